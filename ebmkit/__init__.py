@@ -1,0 +1,105 @@
+"""ebmkit: train image energy-based models from plugins, recipes and WebDataset shards.
+
+The names below are the public interface. What needs torch is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ebmkit.errors import BadData, BadInput, DataError, EbmkitError, PluginMissing, RecipeError, TrainingFailed
+from ebmkit.hookspecs import hookimpl
+from ebmkit.interfaces import (
+    KINDS,
+    PLUGIN_API,
+    BaseOptions,
+    Buffer,
+    BufferedObjective,
+    Chains,
+    Component,
+    Context,
+    Draw,
+    Energy,
+    EnergyFunction,
+    NoiseSource,
+    Objective,
+    Pairs,
+    Regularizer,
+    Sampler,
+    Schedule,
+    SweepBudget,
+    Term,
+)
+from ebmkit.schedule_option import ScheduleOption
+
+if TYPE_CHECKING:
+    from ebmkit.api import check, describe, list_plugins, load, schema, train
+    from ebmkit.data import make_shards
+    from ebmkit.energy_model import EnergyModel
+    from ebmkit.model import Model
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "EnergyModel": "ebmkit.energy_model",
+    "Model": "ebmkit.model",
+    "check": "ebmkit.api",
+    "describe": "ebmkit.api",
+    "list_plugins": "ebmkit.api",
+    "load": "ebmkit.api",
+    "make_shards": "ebmkit.data",
+    "schema": "ebmkit.api",
+    "train": "ebmkit.api",
+}
+
+__all__ = [
+    "KINDS",
+    "PLUGIN_API",
+    "BadData",
+    "BadInput",
+    "BaseOptions",
+    "Buffer",
+    "BufferedObjective",
+    "Chains",
+    "Component",
+    "Context",
+    "DataError",
+    "Draw",
+    "EbmkitError",
+    "Energy",
+    "EnergyFunction",
+    "EnergyModel",
+    "Model",
+    "NoiseSource",
+    "Objective",
+    "Pairs",
+    "PluginMissing",
+    "RecipeError",
+    "Regularizer",
+    "Sampler",
+    "Schedule",
+    "ScheduleOption",
+    "SweepBudget",
+    "Term",
+    "TrainingFailed",
+    "check",
+    "describe",
+    "hookimpl",
+    "list_plugins",
+    "load",
+    "make_shards",
+    "schema",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'ebmkit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -1,0 +1,54 @@
+"""Errors that are meant for people: what is wrong, where, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class EbmkitError(Exception):
+    """An error whose message a user can act upon; the command line prints it without a traceback."""
+
+    exit_code = 1
+
+
+class BadInput(EbmkitError):
+    """What the user gave cannot be used: a recipe, a file, an option, a device. Exit code 2."""
+
+    exit_code = 2
+
+
+class Problem(NamedTuple):
+    """One fault in a recipe: the dotted `path` of the key and what is wrong with it."""
+
+    path: str
+    message: str
+
+
+class RecipeError(BadInput):
+    """Every problem of one recipe, reported at once."""
+
+    def __init__(self, source: str, problems: Iterable[Problem]) -> None:
+        self.source = source
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        width = max((len(p.path) for p in self.problems), default=0)
+        lines = [f"{source}: {count} problem{'s' if count != 1 else ''}"]
+        lines += [f"  {p.path:<{width}}  {p.message}" for p in self.problems]
+        super().__init__("\n".join(lines))
+
+
+class DataError(EbmkitError):
+    """The data cannot be used as it is: no usable image, or shards that do not fit the recipe."""
+
+
+class BadData(DataError, BadInput):
+    """A data error that the user's recipe or files caused before anything ran. Exit code 2."""
+
+
+class TrainingFailed(EbmkitError):
+    """Training cannot go on, for example because the loss is not finite."""
+
+
+class PluginMissing(BadInput):
+    """A recipe or a model file needs a plugin that is not installed, or that did not load."""

@@ -1,0 +1,92 @@
+"""The recipe's own sections, those that are not plugins: `[data]`, `[optimizer]` and `[train]`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ebmkit.interfaces import BaseOptions
+from ebmkit.schedule_option import ScheduleOption
+
+Side = Annotated[int, Field(ge=1, le=16_384)]
+Pattern = Annotated[str, Field(min_length=1)]
+
+
+class DataOptions(BaseOptions):
+    """Where the real images come from and what is done to them."""
+
+    shards: Annotated[tuple[Pattern, ...], Field(min_length=1)] | Pattern = Field(
+        description="WebDataset shards, one pattern or several: braces 'train-{000000..000009}.tar', globs, http(s) URLs, "
+        "'pipe:COMMAND', .tar or .tar.gz; relative to the folder in which ebmkit runs. 'digits' is the embedded data set."
+    )
+    image_size: Side | tuple[Side, Side] = Field(
+        description="Height and width in pixels: one number for square images, or [height, width]."
+    )
+    channels: Literal[1, 3] = Field(
+        default=3, description="1 for grey, 3 for RGB; images of the other kind are converted."
+    )
+    wrong_size: Literal["resize", "refuse"] = Field(
+        default="refuse",
+        description="What to do with images of another size: resize them (antialiased), or stop with an error.",
+    )
+    horizontal_flip: bool = Field(default=False, description="Mirror every image with probability 1/2 each time.")
+    cache: Literal["off", "device"] = Field(
+        default="device",
+        description="'device' decodes the whole set once and holds it as uint8 on the training device, if it fits cache_limit; "
+        "'off' streams from the shards.",
+    )
+    cache_limit: float = Field(
+        default=2.0, gt=0, description="Budget of the cache in GiB; a larger set is streamed, with a warning."
+    )
+    workers: int = Field(
+        default=2, ge=0, le=256, description="Processes that read and decode shards; 0 reads in the training process."
+    )
+    shuffle: int = Field(
+        default=10_000, ge=1, description="Images over which a worker shuffles at a time while streaming (in memory, encoded)."
+    )
+    make: str | None = Field(
+        default=None, description="The command that makes these shards, shown when they are missing."
+    )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """`(C, H, W)` of the images."""
+        size = self.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return self.channels, height, width
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The shard patterns, always as a tuple."""
+        return (self.shards,) if isinstance(self.shards, str) else self.shards
+
+
+class OptimizerOptions(BaseOptions):
+    """AdamW (Loshchilov & Hutter 2017), as in section 5 of the paper."""
+
+    learning_rate: ScheduleOption = Field(
+        default=2e-4, validate_default=True, description="A number or a schedule over the progress of training."
+    )
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
+        default=(0.9, 0.999), description="Decay rates of the moment estimates."
+    )
+    eps: float = Field(default=1e-8, gt=0, description="Added to the denominator.")
+    weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay.")
+    clip_grad_norm: float | None = Field(
+        default=None, gt=0, description="Clip the norm of the parameter gradient to this; off by default."
+    )
+
+
+class TrainOptions(BaseOptions):
+    """How long to train, on what, and what to write into the run folder."""
+
+    steps: int = Field(ge=1, description="Parameter updates.")
+    batch_size: int = Field(ge=1, description="Real images per step, over all ranks; the chains are as many.")
+    ema_decay: float = Field(default=0.999, ge=0, lt=1, description="Decay of the moving average of the weights.")
+    checkpoint_every: int = Field(default=1000, ge=1, description="Steps between checkpoints.")
+    keep_checkpoints: int = Field(default=2, ge=1, description="Newest checkpoints to keep; older ones are deleted.")
+    sample_every: int = Field(default=1000, ge=0, description="Steps between sample grids; 0 draws none.")
+    sample_count: int = Field(default=64, ge=1, description="Images in a sample grid.")
+    log_every: int = Field(default=10, ge=1, description="Steps between lines of metrics.jsonl.")
+    device: str = Field(default="auto", description="'auto' (a GPU if there is one), 'cpu', 'cuda', 'cuda:1' or 'mps'.")

@@ -1,0 +1,85 @@
+"""`--set key=value`: the one way to change a recipe from outside its file."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ebmkit.errors import BadInput
+
+
+def parse_value(text: str) -> Any:
+    """A TOML value; bare words are text, so that `--set energy.use=resnet` needs no quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def parse(assignments: Iterable[str]) -> dict[str, Any]:
+    """`["a.b=1", ...]` as `{"a.b": 1}`; a key that is given several times collects its values in a list.
+
+    That is what a shell makes of `--set data.shards=train-{0..1}.tar`. Raises `BadInput`.
+    """
+    collected: dict[str, list[Any]] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not all(key.split(".")):
+            raise BadInput(f"--set {assignment}: write key=value, for example --set sampler.steps=5")
+        collected.setdefault(key.strip(), []).append(parse_value(text.strip()))
+    return {key: values[0] if len(values) == 1 else values for key, values in collected.items()}
+
+
+def apply(table: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of the recipe's table with each dotted key set; lists are addressed by index or by a part's name.
+
+    `regularizers.0.weight` and `regularizers.wgan_lp.weight` are the same key if `wgan_lp` comes first.
+    """
+    result = _copy(table)
+    for key, value in overrides.items():
+        _set(result, key, value)
+    return result
+
+
+def _set(result: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    node: Any = result
+    for depth, part in enumerate(parents):
+        node = _child(node, part, ".".join(parents[: depth + 1]))
+    if isinstance(node, list):
+        node[_index(node, last, key)] = _copy(value)
+    elif last == "use" and node.get("use") != value:
+        # Another part has other options: keeping the old ones would only be a list of unknown keys.
+        node.clear()
+        node["use"] = value
+    else:
+        node[last] = _copy(value)
+
+
+def _child(node: Any, part: str, path: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, part, path)]
+    child = node.setdefault(part, {})
+    if not isinstance(child, dict | list):
+        # A number gives way to a table: --set sampler.noise.use=linear over noise = 0.3
+        child = node[part] = {}
+    return child
+
+
+def _index(items: list[Any], part: str, path: str) -> int:
+    if part.isdecimal() and int(part) < len(items):
+        return int(part)
+    names = [item.get("use") if isinstance(item, dict) else None for item in items]
+    if part in names:
+        return names.index(part)
+    known = ", ".join(f"{i} ({name})" for i, name in enumerate(names)) or "none"
+    raise BadInput(f"--set {path}: the list has no '{part}'; it has {known}")
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copy(item) for item in value]
+    return value

@@ -1,0 +1,143 @@
+"""Finding plugins and loading each on its own, so that a broken one never hurts a recipe that does not use it."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from ebmkit import hookspecs
+from ebmkit.interfaces import INTERFACES, PLUGIN_API, BaseOptions
+
+ENTRY_POINT_GROUP = "ebmkit"
+DISABLE_VARIABLE = "EBMKIT_DISABLE_PLUGINS"
+_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A component class and where it came from."""
+
+    kind: str
+    name: str
+    component: type
+    plugin: str
+    distribution: str
+    version: str
+
+
+@dataclass(frozen=True)
+class BrokenPlugin:
+    """A plugin that was found but cannot be used, and why."""
+
+    plugin: str
+    distribution: str
+    version: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class LoadedPlugin:
+    """A plugin's module and its components."""
+
+    plugin: str
+    module: ModuleType
+    components: tuple[Registered, ...]
+
+
+class PluginFault(Exception):
+    """Why a plugin is refused."""
+
+
+def new_manager() -> pluggy.PluginManager:
+    """A pluggy manager that knows ebmkit's hooks and no plugin."""
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    return manager
+
+
+def discover() -> Iterator[LoadedPlugin | BrokenPlugin]:
+    """Every installed plugin, in the order of their names.
+
+    pluggy's own entry-point loader stops at the first plugin that fails; here each is loaded alone.
+    """
+    disabled = {name.strip() for name in os.environ.get(DISABLE_VARIABLE, "").split(",")}
+    seen: set[tuple[str, str]] = set()
+    for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda e: (e.name, e.value)):
+        # An editable install next to its source folder can list one entry point twice.
+        if (entry.name, entry.value) in seen:
+            continue
+        seen.add((entry.name, entry.value))
+        yield (
+            _broken(entry, f"disabled by {DISABLE_VARIABLE}") if entry.name in disabled else load_entry_point(entry)
+        )
+
+
+def load_entry_point(entry: EntryPoint) -> LoadedPlugin | BrokenPlugin:
+    """Import one plugin and collect its components; any fault makes it a `BrokenPlugin`."""
+    try:
+        module = entry.load()
+        distribution, version = _source(entry)
+        components = tuple(components_of(module, entry.name, distribution, version))
+    except PluginFault as fault:
+        return _broken(entry, str(fault))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the plugin's code may raise anything; it must not stop ebmkit
+        return _broken(entry, f"{type(error).__name__}: {error}")
+    return LoadedPlugin(entry.name, module, components)
+
+
+def components_of(module: Any, plugin: str, distribution: str, version: str) -> Iterable[Registered]:
+    """The components that a plugin module's hooks return, each one checked; raises `PluginFault`."""
+    if not isinstance(module, ModuleType):
+        raise PluginFault(f"its entry point must name a module, not {type(module).__name__}")
+    api = getattr(module, "PLUGIN_API", None)
+    if api != PLUGIN_API:
+        stated = "states no PLUGIN_API" if api is None else f"was written for PLUGIN_API {api}"
+        raise PluginFault(f"it {stated}; this ebmkit has PLUGIN_API = {PLUGIN_API}")
+    manager = new_manager()
+    manager.register(module, name=plugin)
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise PluginFault(f"it implements a hook that ebmkit does not have: {error}") from error
+    found: list[Registered] = []
+    for kind, hook in hookspecs.HOOK_OF_KIND.items():
+        for classes in getattr(manager.hook, hook)():
+            if not isinstance(classes, list | tuple):
+                raise PluginFault(f"{hook} must return a list of classes, not {type(classes).__name__}")
+            for component in classes:
+                _check_class(component, kind, hook)
+                found.append(Registered(kind, component.name, component, plugin, distribution, version))
+    return found
+
+
+def _check_class(component: Any, kind: str, hook: str) -> None:
+    interface = INTERFACES[kind]
+    if not (inspect.isclass(component) and issubclass(component, interface)):
+        raise PluginFault(f"{hook} returned {component!r}, which is no subclass of ebmkit.{interface.__name__}")
+    where = f"{component.__module__}.{component.__qualname__}"
+    if inspect.isabstract(component):
+        missing = ", ".join(sorted(component.__abstractmethods__))
+        raise PluginFault(f"{where} does not implement {missing}")
+    name = getattr(component, "name", None)
+    if not isinstance(name, str) or not _NAME.match(name):
+        raise PluginFault(f"{where} needs a name of lower-case letters, digits and underscores, not {name!r}")
+    options = getattr(component, "Options", None)
+    if not (inspect.isclass(options) and issubclass(options, BaseOptions)):
+        raise PluginFault(f"{where}.Options must be a subclass of ebmkit.BaseOptions")
+
+
+def _source(entry: EntryPoint) -> tuple[str, str]:
+    distribution = entry.dist
+    return (distribution.name, distribution.version) if distribution else ("unknown", "unknown")
+
+
+def _broken(entry: EntryPoint, reason: str) -> BrokenPlugin:
+    return BrokenPlugin(entry.name, *_source(entry), reason)

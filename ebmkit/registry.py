@@ -1,0 +1,74 @@
+"""(kind, name) -> component class, and helpful errors where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from functools import cache
+from typing import Any
+
+import pluggy
+
+from ebmkit.errors import PluginMissing
+from ebmkit.interfaces import KINDS
+from ebmkit.plugins import BrokenPlugin, LoadedPlugin, Registered, discover, new_manager
+
+
+def suggest(name: str, names: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the nearest of `names`, or an empty string."""
+    near = get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+class Registry:
+    """The components of a set of plugins; read-only once built."""
+
+    def __init__(self, plugins: Iterable[LoadedPlugin | BrokenPlugin]) -> None:
+        self.hooks: pluggy.PluginManager = new_manager()
+        """The manager that calls lifecycle hooks."""
+        self.broken: list[BrokenPlugin] = []
+        self._found: dict[tuple[str, str], list[Registered]] = {}
+        for plugin in plugins:
+            if isinstance(plugin, BrokenPlugin):
+                self.broken.append(plugin)
+                continue
+            self.hooks.register(plugin.module, name=plugin.plugin)
+            for item in plugin.components:
+                self._found.setdefault((item.kind, item.name), []).append(item)
+
+    def __iter__(self) -> Iterator[Registered]:
+        """Every component, by kind (in the order of `KINDS`) and name."""
+        order = sorted(self._found, key=lambda key: (KINDS.index(key[0]), key[1]))
+        return (item for key in order for item in self._found[key])
+
+    def names(self, kind: str) -> list[str]:
+        """The names of a kind's components, sorted."""
+        return sorted(name for k, name in self._found if k == kind)
+
+    def find(self, kind: str, name: str) -> Registered:
+        """The component of this kind and name; raises `PluginMissing` with the nearest name or the broken plugins."""
+        found = self._found.get((kind, name), [])
+        if len(found) == 1:
+            return found[0]
+        if found:
+            sources = " and ".join(f"{item.distribution} {item.version}" for item in found)
+            raise PluginMissing(f"{kind} '{name}' is ambiguous: both {sources} provide it; uninstall or disable one")
+        message = f"unknown {kind} '{name}'"
+        hint = suggest(name, self.names(kind))
+        if not hint:
+            names = ", ".join(self.names(kind)) or "none"
+            hint = f"; installed: {names}"
+        if self.broken:
+            reasons = "; ".join(f"{b.plugin} ({b.distribution} {b.version}): {b.reason}" for b in self.broken)
+            hint += f". Plugins that did not load: {reasons}"
+        raise PluginMissing(message + hint)
+
+    def component(self, kind: str, name: str) -> Any:
+        """The class of this kind and name; raises as `find` does."""
+        return self.find(kind, name).component
+
+
+@cache
+def default_registry() -> Registry:
+    """The registry of all installed plugins, built once in a process."""
+    return Registry(discover())

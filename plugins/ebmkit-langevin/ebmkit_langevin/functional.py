@@ -1,0 +1,31 @@
+"""One Langevin step as a pure function."""
+
+from __future__ import annotations
+
+import torch
+from ebmkit import EnergyFunction
+from torch import Tensor
+
+
+def energy_gradient(energy: EnergyFunction, x: Tensor, t: Tensor) -> Tensor:
+    """`grad_x f(x, t)`, `[B, C, H, W]`: no graph is kept and no parameter gets a gradient."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        # The sum over the batch has each sample's own gradient, because energies do not mix samples.
+        (gradient,) = torch.autograd.grad(energy(x, t).sum(), x)
+    return gradient.detach()
+
+
+def clip_norm(gradient: Tensor, limit: float) -> Tensor:
+    """Scale each sample's gradient so that its norm over C, H, W is at most `limit`."""
+    norm = torch.linalg.vector_norm(gradient, dim=tuple(range(1, gradient.ndim)), keepdim=True)
+    return gradient * (limit / norm.clamp_min(limit))
+
+
+def langevin_step(x: Tensor, gradient: Tensor, step_size: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+    """`x - eta/2 * grad_x f(x, t) + sigma * N(0, I)` (eq. 9; step and noise apart, as in Table 7).
+
+    `step_size` (eta) and `sigma` are `[B]`, one value per sample.
+    """
+    shape = (-1,) + (1,) * (x.ndim - 1)
+    return x - (step_size / 2).view(shape) * gradient + sigma.view(shape) * noise

@@ -1,0 +1,15 @@
+"""The UNet-encoder energy of the paper."""
+
+from __future__ import annotations
+
+from ebmkit import Energy, hookimpl
+
+PLUGIN_API = 1
+
+
+@hookimpl
+def ebmkit_energies() -> list[type[Energy]]:
+    """The energies of this plugin."""
+    from ebmkit_unet.energy import UNet
+
+    return [UNet]
