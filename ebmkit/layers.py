@@ -139,7 +139,7 @@ class ResidualBlock(nn.Module):
         self.time = nn.Sequential(nn.SiLU(), nn.Linear(time_width, planes * out_channels))
         self.norm2 = make_norm(norm, out_channels)
         self.act2 = make_activation(activation)
-        # DDPM starts this convolution at zero; then no block would depend on t at first, so it has torch's default here.
+        # DDPM starts this convolution at zero. Then no block would depend on t at first: it has torch's default here.
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         same = in_channels == out_channels
         self.skip = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
@@ -180,20 +180,22 @@ class EnergyHead(nn.Module):
         self.norm = make_norm(norm, channels)
         self.act = make_activation(activation)
         features = channels * math.prod(size) if kind == "flatten" else channels
-        hidden = kind == "flatten" and width > 0
-        self.hidden = nn.Sequential(nn.Linear(features, width), make_activation(activation)) if hidden else nn.Identity()
-        self.out = nn.Linear(width if hidden else features, 1)
+        self.hidden: nn.Module = nn.Identity()
+        if kind == "flatten" and width > 0:
+            self.hidden = nn.Sequential(nn.Linear(features, width), make_activation(activation))
+            features = width
+        self.out = nn.Linear(features, 1)
         if kind == "sum":
             # Start as "mean" does, with input gradients of norm 0.1 to 0.3; else they grow with the number of pixels.
-            nn.init.uniform_(self.out.weight, *(sign / math.sqrt(features) / math.prod(size) for sign in (-1, 1)))
+            bound = 1 / (math.sqrt(features) * math.prod(size))
+            nn.init.uniform_(self.out.weight, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
         """`x[B, channels, H, W]` -> `[B]`, in the precision of the weights even under autocast."""
         h: Tensor = self.act(self.norm(x))
-        if self.kind == "flatten":
-            h = h.flatten(1)
-        else:
-            h = h.sum((2, 3)) if self.kind == "sum" else h.mean((2, 3))
+        h = h.flatten(2 if self.kind != "flatten" else 1)
+        if self.kind != "flatten":
+            h = h.sum(2) if self.kind == "sum" else h.mean(2)
         energy: Tensor = self.out(self.hidden(h)).squeeze(1)
         return energy.to(self.out.weight.dtype)
 

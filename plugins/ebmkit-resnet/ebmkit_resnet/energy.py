@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from ebmkit import BaseOptions, Context, Energy
 from pydantic import Field, model_validator
+
+from ebmkit import BaseOptions, Context, Energy
 
 if TYPE_CHECKING:
     from ebmkit import EnergyModel
@@ -23,9 +24,9 @@ class ResNet(Energy):
     name = "resnet"
 
     class Options(BaseOptions):
-        """Defaults: 6.07M parameters, whatever the image size."""
+        """Defaults: 6.08M parameters, whatever the image size."""
 
-        channels: int = Field(default=128, ge=1, le=4096, description="Channels of the stem, which the multipliers multiply.")
+        channels: int = Field(default=128, ge=1, le=4096, description="Channels that the multipliers multiply.")
         channel_multipliers: tuple[Multiplier, ...] = Field(
             default=(1, 1, 1, 2, 2, 2),
             min_length=1,
@@ -34,33 +35,33 @@ class ResNet(Energy):
         )
         downsample: tuple[bool, ...] | None = Field(
             default=None,
-            description="For each level, whether its size is halved after its blocks. By default every other level from "
-            "the first, never the last: 32, 16, 16, 8, 8, 4 pixels, as in IGEBM's ResNet.",
+            description="For each level, whether its size is halved after its blocks. By default every other level "
+            "from the first, never the last: 32, 16, 16, 8, 8, 4 pixels, as in IGEBM's ResNet.",
         )
         blocks_per_level: int = Field(default=1, ge=1, le=64, description="Residual blocks at every level.")
         downsampling: Literal["subpixel", "subpixel3", "strided"] = Field(
             default="subpixel",
-            description="How to halve the size: sub-pixel pooling (space to depth) with a 1x1 convolution, the same with a "
-            "3x3, or a strided 3x3 convolution.",
+            description="How to halve the size: sub-pixel pooling (space to depth) with a 1x1 convolution, the same "
+            "with a 3x3, or a strided 3x3 convolution.",
         )
         conditioning: Literal["scale_shift", "add"] = Field(
             default="scale_shift",
-            description="Time scales and shifts the second norm of every block, or is added to its features as in DDPM.",
+            description="Time scales and shifts the second norm of each block, or is added to its features (DDPM).",
         )
         time_multiplier: int = Field(
             default=4, ge=1, le=64, description="Width of the time embedding in multiples of `channels`; DDPM has 4."
         )
         norm: Literal["layer", "group", "none"] = Field(
             default="layer",
-            description="Layer norm over channels and pixels (the paper), group norm with up to 32 groups (DDPM), or none.",
+            description="Layer norm over channels and pixels (the paper), group norm of 32 groups (DDPM), none.",
         )
         activation: Literal["silu", "sigmoid", "softplus", "gelu", "mish", "elu", "tanh", "leaky_relu", "relu"] = Field(
             default="silu", description="Activation function; smooth ones give Langevin dynamics smooth gradients."
         )
         head: Literal["flatten", "sum", "mean"] = Field(
             default="sum",
-            description="From the last feature map to the energy: pool it by a sum or a mean into a linear map, or flatten "
-            "it into a small network.",
+            description="From the last feature map to the energy: pool it by a sum or a mean into a linear map, or "
+            "flatten it into a small network.",
         )
         head_width: int = Field(
             default=512, ge=0, le=65_536, description="Hidden width of the 'flatten' head; 0 has no hidden layer."

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from torch import Tensor, nn
+
 from ebmkit import EnergyModel
 from ebmkit.layers import EnergyHead, ResidualBlock, TimeEmbedding, make_downsampling
-from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from ebmkit_resnet.energy import ResNet

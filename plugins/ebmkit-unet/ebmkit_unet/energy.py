@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from ebmkit import BaseOptions, Context, Energy
 from pydantic import Field
+
+from ebmkit import BaseOptions, Context, Energy
 
 if TYPE_CHECKING:
     from ebmkit import EnergyModel
@@ -25,38 +26,38 @@ class UNet(Energy):
     class Options(BaseOptions):
         """Defaults: 8.56M parameters at 32x32; with multipliers [1, 2, 3, 4] 44.81M at 64x64."""
 
-        channels: int = Field(default=128, ge=1, le=4096, description="Channels of the stem, which the multipliers multiply.")
+        channels: int = Field(default=128, ge=1, le=4096, description="Channels that the multipliers multiply.")
         channel_multipliers: tuple[Multiplier, ...] = Field(
             default=(1, 2, 2, 1),
             min_length=1,
             max_length=12,
-            description="Channels of each level, in multiples of `channels`; every level halves the size of the one before.",
+            description="Channels of each level, in multiples of `channels`; each has half the size of the one before.",
         )
         blocks_per_resolution: int = Field(default=2, ge=1, le=64, description="Residual blocks at every level.")
         middle_blocks: int = Field(default=2, ge=0, le=64, description="Further residual blocks after the last level.")
         downsampling: Literal["subpixel", "subpixel3", "strided"] = Field(
             default="subpixel",
-            description="Between levels: sub-pixel pooling (space to depth) with a 1x1 convolution, the same with a 3x3, "
-            "or a strided 3x3 convolution as in DDPM.",
+            description="Between levels: sub-pixel pooling (space to depth) with a 1x1 convolution, the same with a "
+            "3x3, or a strided 3x3 convolution as in DDPM.",
         )
         conditioning: Literal["scale_shift", "add"] = Field(
             default="scale_shift",
-            description="Time scales and shifts the second norm of every block, or is added to its features as in DDPM.",
+            description="Time scales and shifts the second norm of each block, or is added to its features (DDPM).",
         )
         time_multiplier: int = Field(
             default=1, ge=1, le=64, description="Width of the time embedding in multiples of `channels`; DDPM has 4."
         )
         norm: Literal["layer", "group", "none"] = Field(
             default="layer",
-            description="Layer norm over channels and pixels (the paper), group norm with up to 32 groups (DDPM), or none.",
+            description="Layer norm over channels and pixels (the paper), group norm of 32 groups (DDPM), none.",
         )
         activation: Literal["silu", "sigmoid", "softplus", "gelu", "mish", "elu", "tanh", "leaky_relu", "relu"] = Field(
             default="silu", description="Activation function; smooth ones give Langevin dynamics smooth gradients."
         )
         head: Literal["flatten", "sum", "mean"] = Field(
             default="flatten",
-            description="From the last feature map to the energy: flatten it into a small network, or pool it by a sum or "
-            "a mean into a linear map.",
+            description="From the last feature map to the energy: flatten it into a small network, or pool it by a sum "
+            "or a mean into a linear map.",
         )
         head_width: int = Field(
             default=512, ge=0, le=65_536, description="Hidden width of the 'flatten' head; 0 has no hidden layer."

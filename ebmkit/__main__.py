@@ -1,0 +1,5 @@
+"""`python -m ebmkit`."""
+
+from ebmkit.cli import main
+
+main()

@@ -1,0 +1,69 @@
+"""The Python interface: what the command line does, in a few lines of Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ebmkit import pipeline
+from ebmkit import recipe as recipes
+from ebmkit.console import Silent
+from ebmkit.description import Description, describe_component
+from ebmkit.recipe import Recipe
+from ebmkit.recipe_schema import recipe_schema
+from ebmkit.registry import default_registry
+
+if TYPE_CHECKING:
+    from ebmkit.model import Model
+    from ebmkit.plugins import BrokenPlugin, Registered
+    from ebmkit.trainer import Outcome, View
+
+
+def train(
+    recipe: str | Path = "digits",
+    overrides: Mapping[str, Any] | None = None,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    view: View | None = None,
+) -> Outcome:
+    """Train a recipe (a TOML file or a shipped recipe's name), as `ebmkit train` does; raises `EbmkitError`s.
+
+    `overrides` are dotted keys, `{"sampler.steps": 5}`. The model is `outcome.folder / "model.safetensors"`.
+    """
+    from ebmkit.running import run_training
+
+    return run_training(recipe, overrides or {}, run_dir, resume, view or Silent())
+
+
+def load(path: str | Path, device: str = "auto") -> Model:
+    """The model of a model file; `load(path).sample(64, seed=0)` draws images `[64, C, H, W]` in [-1, 1]."""
+    from ebmkit.model import load_model
+
+    return load_model(path, device)
+
+
+def check(
+    recipe: str | Path, overrides: Mapping[str, Any] | None = None, warn: Callable[[str], None] | None = None
+) -> Recipe:
+    """The bound recipe; raises `RecipeError` with all of its problems. Imports no torch and reads no data."""
+    bound = recipes.load(recipe, overrides)
+    for warning in pipeline.cross_check(bound, str(recipe)):
+        (warn or Silent().say)(warning)
+    return bound
+
+
+def list_plugins() -> tuple[list[Registered], list[BrokenPlugin]]:
+    """Every installed component by kind and name, and the plugins that did not load."""
+    registry = default_registry()
+    return list(registry), registry.broken
+
+
+def describe(kind: str, name: str) -> Description:
+    """A component's docstring, options and origin; raises `PluginMissing`."""
+    return describe_component(default_registry().find(kind, name))
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a recipe, with the options of every installed component."""
+    return recipe_schema(default_registry())

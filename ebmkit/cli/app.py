@@ -1,0 +1,61 @@
+"""The application, and how errors reach a person."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import typer
+
+from ebmkit import __version__
+from ebmkit.cli import inspecting, sampling, shards, training
+from ebmkit.console import console
+from ebmkit.errors import EbmkitError
+
+app = typer.Typer(
+    name="ebmkit",
+    help="Train image energy-based models and draw images from them.\n\nBegin with: ebmkit train digits",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"ebmkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    pass
+
+
+training.add_to(app)
+sampling.add_to(app)
+inspecting.add_to(app)
+shards.add_to(app)
+
+
+def main() -> NoReturn:
+    """Run the command line; a clear message and an exit code for what users can mend, a traceback only for our bugs."""
+    try:
+        app(standalone_mode=True)
+    except EbmkitError as error:
+        console(stderr=True).print(f"error: {error}", markup=False)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        console(stderr=True).print("stopped")
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) has seen enough.
+        sys.stderr.close()
+        sys.exit(1)
+    sys.exit(0)

@@ -1,0 +1,65 @@
+"""`ebmkit train`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ebmkit import overrides as overriding
+from ebmkit.console import LiveView, console
+from ebmkit.errors import BadInput
+
+SetValues = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe; may be given several times."),
+]
+
+
+def collect(set_values: list[str] | None, extra: list[str] | None) -> dict[str, object]:
+    """The overrides of `--set`, and what a shell's brace expansion left behind it (`--set a=x-{0..1}` is two words)."""
+    for word in extra or []:
+        if "=" not in word:
+            raise BadInput(f"unexpected argument '{word}'; changes to the recipe are written --set key=value")
+    return overriding.parse([*(set_values or []), *(extra or [])])
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")] = "digits",
+    extra: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    set_values: SetValues = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Where the run goes; runs/NAME by default.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the run folder.")] = False,
+) -> None:
+    """Train a recipe: writes metrics, sample grids, checkpoints and model.safetensors into a run folder.
+
+    Ctrl-C writes a checkpoint and says how to go on. With --resume, --set train.steps=N trains on to step N.
+
+    Example: ebmkit train recipes/cifar10_resnet.toml --set train.batch_size=64 --run-dir runs/small
+    """
+    overrides = collect(set_values, extra)
+    target = console()
+    from ebmkit.running import run_training
+
+    with LiveView(target) as view:
+        outcome = run_training(recipe, overrides, run_dir, resume, view)
+    run = outcome.folder
+    if not outcome.finished:
+        again = ["ebmkit", "train", recipe, "--run-dir", str(run), "--resume"]
+        target.print(f"stopped at step {outcome.step}, nothing is lost; go on with:\n  {shlex.join(again)}", markup=False)
+        sys.exit(130)
+    grids = sorted((run / "samples").glob("*.png"))
+    target.print(f"trained {outcome.step} steps; model: {run / 'model.safetensors'}", markup=False)
+    if grids:
+        target.print(f"samples: {grids[-1]}", markup=False)
+    target.print(
+        f"draw more: ebmkit sample {shlex.quote(str(run / 'model.safetensors'))} --count 64 --out grid.png", markup=False
+    )
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(train)

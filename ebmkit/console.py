@@ -1,0 +1,138 @@
+"""What a person sees of long work: a live view in a terminal, plain lines in a pipe."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+LABELS = {
+    "images_per_second": "images/s",
+    "loss": "loss",
+    "energy_data": "energy of data",
+    "energy_samples": "energy of samples",
+    "gradient_norm": "gradient norm",
+    "learning_rate": "learning rate",
+}
+"""How the live view names the metrics that it always shows first; others follow under their own names."""
+HIDDEN = ("step", "images", "skipped_images", "contrastive_divergence")
+PLAIN = ("loss", "energy_data", "energy_samples", "gradient_norm", "learning_rate", "images_per_second")
+PLAIN_SECONDS = 5.0
+"""Seconds between lines in a pipe."""
+
+
+def console(stderr: bool = False) -> Console:
+    """A rich console that is plain where the output is no terminal."""
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def progress_bar(target: Console, unit: str) -> Progress:
+    """The one style of progress bar; `unit` names what is counted."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=target,
+        transient=True,
+        disable=not target.is_terminal,
+    )
+
+
+@contextmanager
+def counting(target: Console, description: str, unit: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress bar as a callback `(done, total)`; silent in a pipe."""
+    with progress_bar(target, unit) as progress:
+        task = progress.add_task(description, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+class LiveView:
+    """Shows a training run in a terminal, or prints a line now and then in a pipe."""
+
+    def __init__(self, target: Console) -> None:
+        self.console = target
+        self.progress = progress_bar(target, "steps")
+        self.row: Mapping[str, float] = {}
+        self.live = Live(self, console=target, refresh_per_second=4, transient=True, auto_refresh=target.is_terminal)
+        self.steps = 0
+        self.task = self.progress.add_task("training", total=None)
+        self.printed = float("-inf")
+
+    def __enter__(self) -> LiveView:
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.console.is_terminal:
+            self.live.stop()
+
+    def __rich__(self) -> Group:
+        """The picture that rich draws."""
+        table = Table.grid(padding=(0, 3))
+        shown = {LABELS[name]: self.row[name] for name in LABELS if name in self.row}
+        shown |= {name: value for name, value in self.row.items() if name not in LABELS and name not in HIDDEN}
+        cells = [f"[dim]{name}[/dim] {value:.5g}" for name, value in shown.items()]
+        for first in range(0, len(cells), 3):
+            table.add_row(*cells[first : first + 3])
+        return Group(self.progress, table)
+
+    def begin(self, first: int, steps: int) -> None:
+        """Training goes from step `first` to `steps`."""
+        self.steps = steps
+        # A fresh task: the time to load images does not count into the time that is left.
+        self.progress.remove_task(self.task)
+        self.task = self.progress.add_task("training", total=steps, completed=first)
+
+    def step(self, step: int) -> None:
+        """A step is done."""
+        self.progress.update(self.task, completed=step)
+
+    def metrics(self, row: Mapping[str, float]) -> None:
+        """A line of metrics.jsonl."""
+        self.row = row
+        now = time.monotonic()
+        last = row["step"] >= self.steps
+        if not self.console.is_terminal and (last or now - self.printed >= PLAIN_SECONDS):
+            self.printed = now
+            values = "  ".join(f"{name} {row[name]:.5g}" for name in PLAIN if name in row)
+            self.console.print(f"step {row['step']:.0f}/{self.steps}  {values}")
+
+    def say(self, message: str) -> None:
+        """Something that a person should know."""
+        self.console.print(message, markup=False)
+
+    def loading(self, done: int, total: int | None) -> None:
+        """Images decoded into the cache, of how many."""
+        self.progress.update(self.task, description="loading images", completed=done, total=total)
+
+
+class Silent:
+    """Watches nothing; messages go to `say`."""
+
+    def __init__(self, say: Callable[[str], None] = lambda message: None) -> None:
+        self.say = say
+
+    def begin(self, first: int, steps: int) -> None:
+        """Ignored."""
+
+    def step(self, step: int) -> None:
+        """Ignored."""
+
+    def metrics(self, row: Mapping[str, float]) -> None:
+        """Ignored."""
+
+    def loading(self, done: int, total: int | None) -> None:
+        """Ignored."""

@@ -1,0 +1,193 @@
+"""The whole set, decoded once and held as uint8 on the training device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from ebmkit.data.loader import start_workers
+from ebmkit.data.reader import ShardSet
+from ebmkit.data.roles import fingerprint, random_for
+from ebmkit.data.source import NEXT_PASS, Batch, ImageSource, Progress, Warn
+from ebmkit.data.tally import Notice, Tally, nothing_usable
+from ebmkit.data.tar_shard import read_shard
+from ebmkit.errors import DataError
+from ebmkit.interfaces import Context
+
+CHUNK = 1024
+"""Images that a worker sends at a time."""
+
+
+class Chunk(NamedTuple):
+    """Images of one shard, in its order. `order` sorts the chunks of the whole set."""
+
+    order: tuple[int, int]
+    images: Tensor
+    labels: Tensor
+    skipped: int
+    notices: tuple[Notice, ...]
+    failure: DataError | None = None
+
+
+class ChunkStream(IterableDataset[Chunk]):
+    """Every image of the set once; worker w of W reads every W-th shard."""
+
+    def __init__(self, shard_set: ShardSet) -> None:
+        self.shard_set = shard_set
+
+    def __iter__(self) -> Iterator[Chunk]:
+        worker = get_worker_info()
+        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        tally = Tally()
+        for number in range(first, len(self.shard_set.shards), step):
+            yield from self._chunks(number, tally)
+
+    def _chunks(self, number: int, tally: Tally) -> Iterator[Chunk]:
+        name = self.shard_set.shards[number]
+        part, images, labels = 0, self._empty(), []
+        try:
+            for raw in read_shard(name, lambda reason: tally.shard(name, reason), self.shard_set.expected.get(name)):
+                image = self.shard_set.image(raw, tally)
+                if image is None:
+                    continue
+                images[len(labels)] = image
+                labels.append(raw.label)
+                if len(labels) == CHUNK:
+                    yield Chunk((number, part), images, torch.tensor(labels), *tally.take())
+                    part, images, labels = part + 1, self._empty(), []
+        except DataError as error:
+            yield Chunk((number, part), images[:0], torch.tensor([]), *tally.take(), error)
+        else:
+            count = len(labels)
+            yield Chunk((number, part), images[:count].clone(), torch.tensor(labels, dtype=torch.int64), *tally.take())
+
+    def _empty(self) -> Tensor:
+        return torch.empty((CHUNK, *self.shard_set.decoder.shape), dtype=torch.uint8)
+
+
+class Decoded(NamedTuple):
+    """A whole set in the order of its shards: `images[N, C, H, W]` uint8, `labels[N]` int64."""
+
+    images: Tensor
+    labels: Tensor
+    skipped: int
+
+
+def decode_all(
+    shard_set: ShardSet,
+    *,
+    workers: int,
+    warn: Warn,
+    device: str = "cpu",
+    limit: int | None = None,
+    budget: float = float("inf"),
+    progress: Progress | None = None,
+) -> Decoded | None:
+    """Decode the set, at most its first `limit` images; None where it needs more than `budget` bytes.
+
+    `DataError` where there is no usable image.
+    """
+    channels, height, width = shard_set.decoder.shape
+    room = budget / (channels * height * width)
+    total = shard_set.total if limit is None else limit
+    if total is not None and total > room:
+        return None
+    # The first images in order need one reader; and a single shard keeps only one worker busy.
+    workers = 0 if limit is not None or len(shard_set.shards) == 1 else min(workers, len(shard_set.shards))
+    chunks: list[Chunk] = []
+    done = skipped = 0
+    told: dict[str, str] = {}
+    for chunk in start_workers(ChunkStream(shard_set), workers):
+        chunks.append(chunk)
+        done += len(chunk.labels)
+        skipped += chunk.skipped
+        for notice in chunk.notices:
+            if notice.topic not in told:
+                told[notice.topic] = notice.text
+                warn(notice.text)
+        if chunk.failure is not None:
+            raise chunk.failure
+        if done > room:
+            return None
+        if progress:
+            progress(done, total)
+        if limit is not None and done >= limit:
+            break
+    count = done if limit is None else min(done, limit)
+    if count == 0:
+        raise nothing_usable(len(shard_set.shards), list(told.values()))
+    return _joined(chunks, count, skipped, torch.device(device))
+
+
+def _joined(chunks: list[Chunk], count: int, skipped: int, device: torch.device) -> Decoded:
+    """One tensor on `device`. Chunks are freed as they are copied, so that the set is never twice in memory."""
+    chunks.sort(key=lambda chunk: chunk.order, reverse=True)
+    images = torch.empty((count, *chunks[0].images.shape[1:]), dtype=torch.uint8, device=device)
+    labels = torch.empty(count, dtype=torch.int64, device=device)
+    begin = 0
+    while chunks:
+        chunk = chunks.pop()
+        end = min(count, begin + len(chunk.labels))
+        images[begin:end] = chunk.images[: end - begin].to(device)
+        labels[begin:end] = chunk.labels[: end - begin].to(device)
+        begin = end
+    return Decoded(images, labels, skipped)
+
+
+class CachedImages(ImageSource):
+    """Batches from a decoded set.
+
+    The ranks take turns in one endless sequence, a new permutation of the set for every pass. So the whole position is
+    the number of images that all ranks have seen, and it holds for any number of ranks.
+    """
+
+    def __init__(
+        self,
+        decoded: Decoded,
+        shards: Sequence[str],
+        context: Context,
+        batch_size: int,
+        state: Mapping[str, Any] | None,
+        warn: Warn,
+    ) -> None:
+        self._images, self._labels, self.skipped = decoded
+        self._context = context
+        self._batch_size = batch_size
+        self._orders: dict[int, Tensor] = {}
+        self._fingerprint = fingerprint(shards, context.seed, len(self._images), 0)
+        self._seen = 0
+        if state is not None and state.get("fingerprint") == self._fingerprint:
+            self._seen = int(state["seen"])
+        elif state is not None:
+            self._seen = (int(state["pass"]) + 1) * len(self._images)
+            warn(NEXT_PASS)
+
+    def next(self) -> Batch:
+        total, ranks = len(self._images), self._context.world_size
+        places = self._seen + self._context.rank + ranks * torch.arange(self._batch_size)
+        self._seen += ranks * self._batch_size
+        passes = places // total
+        first, last = int(passes[0]), int(passes[-1])
+        self._orders = {number: self._order(number) for number in range(first, last + 1)}
+        chosen = torch.cat([self._orders[n][places[passes == n] % total] for n in range(first, last + 1)])
+        chosen = chosen.to(self._images.device)
+        return Batch(self._images[chosen], self._labels[chosen])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "kind": "cache",
+            "fingerprint": self._fingerprint,
+            "seen": self._seen,
+            "pass": (self._seen - 1) // len(self._images),
+            "skipped": self.skipped,
+        }
+
+    def _order(self, number: int) -> Tensor:
+        if number in self._orders:
+            return self._orders[number]
+        generator = torch.Generator().manual_seed(random_for(self._context.seed, "cache", number).getrandbits(63))
+        return torch.randperm(len(self._images), generator=generator)

@@ -1,0 +1,68 @@
+"""Worker processes: torch's DataLoader, set up so that it cannot disturb the training process.
+
+Workers are forked where the platform is Linux. Other start methods import torch again for every worker (seconds each)
+and need an `if __name__ == "__main__"` guard in the user's script. Forking is safe here although the parent has used
+torch: workers use a single torch thread, never touch an accelerator, and read their orders from pipes only.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import TypeVar
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from ebmkit.errors import DataError
+
+T = TypeVar("T")
+START_METHOD = "fork" if sys.platform == "linux" else None
+
+
+def start_workers(dataset: IterableDataset[T], workers: int) -> Iterator[T]:
+    """The items of `dataset`: one from each worker in turn. They end when the iterator is deleted."""
+    loader: DataLoader[T] = DataLoader(
+        dataset,
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        multiprocessing_context=START_METHOD if workers else None,
+        worker_init_fn=_quieten,
+        # An own generator: the loader would draw a seed from the global one, and change the run's random numbers.
+        generator=torch.Generator(),
+    )
+    with warnings.catch_warnings():
+        # Python 3.12 warns of every fork in a process with threads.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        iterator = iter(loader)
+    return _explained(iterator)
+
+
+def _explained(items: Iterator[T]) -> Iterator[T]:
+    """The same items; a worker that was killed becomes an error for people."""
+    while True:
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(
+                f"a data worker ended unexpectedly (out of memory?): {str(error).splitlines()[0]}; "
+                "fewer data.workers or a smaller data.shuffle need less memory"
+            ) from error
+        yield item
+
+
+def _as_it_is(item: T) -> T:
+    return item
+
+
+def _quieten(worker: int) -> None:
+    """Ctrl-C reaches the whole process group, but only the parent is to act on it; it stops the workers by SIGTERM."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

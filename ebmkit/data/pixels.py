@@ -1,0 +1,52 @@
+"""From any picture that Pillow can read to 8-bit grey or RGB. Torch-free."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+from PIL import Image
+
+from ebmkit.data.framing import CorruptImage, check_bounds
+
+MODES = {1: "L", 3: "RGB"}
+"""Pillow's mode for each number of channels."""
+
+_UNREADABLE = (
+    OSError, ValueError, SyntaxError, EOFError, MemoryError, LookupError, TypeError, struct.error, zlib.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
+"""What Pillow's decoders raise on broken files."""
+
+
+def open_picture(data: bytes) -> Image.Image:
+    """Read the header only; `CorruptImage` where there is no picture, or one of an absurd size."""
+    try:
+        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+            picture = Image.open(io.BytesIO(data))
+    except _UNREADABLE as error:
+        raise CorruptImage(_reason(error)) from error
+    check_bounds(*picture.size)
+    return picture
+
+
+def to_8_bit(picture: Image.Image, channels: int) -> Image.Image:
+    """Decode and convert to mode L or RGB; alpha is dropped, 16 bits become 8, of an animation the first frame."""
+    try:
+        picture.load()
+        if picture.mode.startswith("I"):
+            # Pillow's own conversion clips 16-bit values at 255 instead of scaling them.
+            values = np.asarray(picture).astype(np.int64).clip(0, 65535)
+            picture = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+        return picture if picture.mode == MODES[channels] else picture.convert(MODES[channels])
+    except _UNREADABLE as error:
+        raise CorruptImage(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "is not a picture in a known format"
+    return f"cannot be decoded ({error})" if str(error) else f"cannot be decoded ({type(error).__name__})"

@@ -1,0 +1,56 @@
+"""What training needs of the data: batches without end, and the exact position to go on from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, NamedTuple, Self, TypeAlias
+
+from torch import Tensor
+
+Warn: TypeAlias = Callable[[str], None]
+"""Takes one sentence that the user should see."""
+
+Progress: TypeAlias = Callable[[int, int | None], None]
+"""Called with the number of images done, and their total where it is known."""
+
+NEXT_PASS = (
+    "the data goes on with its next pass, not where it stopped: the shards, the seed, data.workers, data.shuffle, "
+    "data.cache or the number of processes are not those of the saved run"
+)
+"""The warning where a saved position does not fit."""
+
+
+class Batch(NamedTuple):
+    """`images[B, C, H, W]` uint8 and `labels[B]` int64 (-1 where the shards have no `.cls`), on one device."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class ImageSource(ABC):
+    """Endless batches in an order that follows from the seed. Also a context manager that closes itself."""
+
+    skipped: int = 0
+    """Unusable samples met so far, counted again in every pass."""
+
+    @abstractmethod
+    def next(self) -> Batch:
+        """The next batch of this rank; `DataError` where the data cannot be used."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """The position after the last batch that `next` gave, as plain JSON values; prefetched batches don't count."""
+
+    def close(self) -> None:
+        """End the worker processes, if there are any. May be called twice."""
+        return None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

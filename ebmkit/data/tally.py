@@ -1,0 +1,54 @@
+"""Counting what cannot be used, and warning once for each shard."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ebmkit.errors import DataError
+
+
+class Notice(NamedTuple):
+    """Something the user should know once: `topic` tells repetitions, also from another process."""
+
+    topic: str
+    text: str
+
+
+class Tally:
+    """What one reader met since it was last asked."""
+
+    def __init__(self) -> None:
+        self._topics: set[str] = set()
+        self._new: list[Notice] = []
+        self._skipped = 0
+        self.told: list[str] = []
+
+    def sample(self, shard: str, key: str, reason: str) -> None:
+        """A sample that is skipped."""
+        self._skipped += 1
+        self._note(
+            f"sample {shard}", f"shard {shard}: sample {key} {reason}; skipped, like any further one of this shard"
+        )
+
+    def shard(self, shard: str, reason: str) -> None:
+        """A shard that is not whole."""
+        self._note(f"shard {shard}", f"shard {shard} {reason}")
+
+    def take(self) -> tuple[int, tuple[Notice, ...]]:
+        """The samples skipped and the news since the last call."""
+        news = self._skipped, tuple(self._new)
+        self._skipped, self._new = 0, []
+        return news
+
+    def _note(self, topic: str, text: str) -> None:
+        if topic not in self._topics:
+            self._topics.add(topic)
+            self._new.append(Notice(topic, text))
+            self.told.append(text)
+
+
+def nothing_usable(shards: int, told: list[str]) -> DataError:
+    """The error for a set of which no sample at all could be used; `told` are the notices so far."""
+    lines = [f"no usable image in {shards} shard{'s' if shards != 1 else ''}"]
+    lines += [f"  {text}" for text in told[:5]] or ["  the shards are whole, but hold no samples"]
+    return DataError("\n".join(lines))

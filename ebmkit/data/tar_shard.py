@@ -1,0 +1,157 @@
+"""Reading one shard: webdataset's tar readers, and the checks that they leave out.
+
+webdataset reads a shard that was cut short without a word. Here a missing end mark, a broken gzip stream, a failed
+`pipe:` command and a count that differs from the manifest are all reported; whatever could be read is used.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+from webdataset.gopen import gopen
+from webdataset.tariterators import group_by_keys, tar_file_expander
+
+from ebmkit.data.patterns import is_local
+
+IMAGE_KINDS = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm")
+
+_UNPACK: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+"""How to unpack a file that begins with these two bytes."""
+
+
+class Raw(NamedTuple):
+    """One sample as it lies in its shard: still encoded, `image` None where it has no picture."""
+
+    shard: str
+    key: str
+    image: bytes | None
+    label: int
+
+
+class _Readable(Protocol):
+    def read(self, size: int = -1, /) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+def read_shard(shard: str, damaged: Callable[[str], None], expected: int | None = None) -> Iterator[Raw]:
+    """The samples of one shard in their order.
+
+    `damaged` is called at most once, with what is wrong with the shard as a whole. `expected` is the number of samples
+    that its manifest states.
+    """
+    troubles: list[str] = []
+
+    def note(error: Exception) -> bool:
+        troubles.append(_first_line(error))
+        return True
+
+    count = 0
+    try:
+        stream = _open(shard)
+    except (OSError, ValueError, ImportError) as error:
+        damaged(f"cannot be opened: {_first_line(error)}")
+        return
+    complete = False
+    try:
+        tail = _Tail(stream)
+        files = tar_file_expander([{"url": shard, "stream": tail}], handler=note)
+        for sample in group_by_keys(files, handler=note):
+            count += 1
+            yield _raw(shard, sample)
+        if not troubles:
+            tail.drain()
+            complete = tail.ended
+        stream.close()
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        note(error)
+    finally:
+        _close_quietly(stream)
+    if troubles:
+        damaged(f"is damaged after {count} samples: {troubles[-1]}")
+    elif not complete:
+        damaged(f"is cut short after {count} samples: it has no end mark")
+    elif expected is not None and count != expected:
+        damaged(f"has {count} samples, its manifest.json says {expected}")
+
+
+def _raw(shard: str, sample: dict[str, Any]) -> Raw:
+    kinds = {name.rpartition(".")[2]: name for name in sample if not name.startswith("__")}
+    image = next((sample[kinds[kind]] for kind in IMAGE_KINDS if kind in kinds), None)
+    return Raw(shard, sample["__key__"], image, _label(sample.get("cls")))
+
+
+def _label(text: bytes | None) -> int:
+    try:
+        return -1 if text is None else int(text)
+    except ValueError:
+        return -1
+
+
+def _open(shard: str) -> _Readable:
+    stream: _Readable = open(shard, "rb") if is_local(shard) else gopen(shard)
+    return stream
+
+
+class _Tail:
+    """A stream that unpacks itself, checksum included, and remembers how it ended."""
+
+    def __init__(self, stream: _Readable) -> None:
+        prefixed = _Prefixed(stream)
+        unpack = _UNPACK.get(prefixed.head)
+        self._stream: Any = unpack(prefixed, "rb") if unpack else prefixed
+        self._last = b""
+
+    def read(self, size: int) -> bytes:
+        data: bytes = self._stream.read(size)
+        self._last = (self._last + data)[-512:] if len(data) < 512 else data[-512:]
+        return data
+
+    def drain(self) -> None:
+        """Read what is left, so that the checks at the very end are made."""
+        while self.read(1 << 16):
+            pass
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last block read is one of the zeros that end every complete tar file."""
+        return self._last == bytes(512)
+
+
+class _Prefixed:
+    """Gives back the two bytes that were read to tell packed from plain tar."""
+
+    def __init__(self, stream: _Readable) -> None:
+        self._stream = stream
+        self.head = self._rest = stream.read(2)
+
+    def read(self, size: int = -1, /) -> bytes:
+        if not self._rest:
+            return self._stream.read(size)
+        wanted = len(self._rest) if size < 0 else size
+        data, self._rest = self._rest[:wanted], self._rest[wanted:]
+        return data + self._stream.read() if size < 0 else data
+
+
+def _close_quietly(stream: _Readable) -> None:
+    """A second close does nothing; that of a `pipe:` command which is stopped early reports the broken pipe."""
+    try:
+        stream.close()
+    except OSError:
+        pass
+
+
+def _first_line(error: BaseException) -> str:
+    """What people need of a message; webdataset puts whole Python objects into its own."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error.args[0]) if error.args else ""
+    if failed := re.search(r": exit (-?\d+) \(read\)", text):
+        return f"the command that reads it failed with exit status {failed[1]}"
+    return text.split("\n")[0].split(" @ <")[0] or type(error).__name__

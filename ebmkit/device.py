@@ -1,0 +1,23 @@
+"""Choosing the device."""
+
+from __future__ import annotations
+
+import torch
+
+from ebmkit.errors import BadInput
+
+
+def choose_device(name: str) -> str:
+    """The torch device that a recipe or command asks for; raises `BadInput` if this machine has none such."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        found = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        reason = str(error).splitlines()[0]
+        raise BadInput(f"device '{name}' cannot be used: {reason}; this machine has {', '.join(found)}") from error
+    if device.type == "meta":
+        raise BadInput("device 'meta' holds no data; use 'auto', 'cpu' or 'cuda'")
+    return str(device)

@@ -1,0 +1,47 @@
+"""Distances between samples and real images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ebmkit.model import Model, Progress
+from ebmkit.sampling import from_uint8
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """Fréchet distance between Gaussians fitted to the rows of `a[N, D]` and `b[M, D]`.
+
+    `|mu_a - mu_b|^2 + Tr(S_a + S_b - 2 (S_a S_b)^(1/2))` (Dowson & Landau 1982), in float64.
+    """
+    a, b = a.double(), b.double()
+    cov_a, cov_b = torch.cov(a.T).reshape(a.shape[1], -1), torch.cov(b.T).reshape(b.shape[1], -1)
+    # The symmetric form sqrt(A)·B·sqrt(A) has the same trace of the root as A·B, and no complex part.
+    values, vectors = torch.linalg.eigh(cov_a)
+    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    trace = torch.linalg.eigvalsh(root @ cov_b @ root).clamp_min(0).sqrt().sum()
+    means = (a.mean(0) - b.mean(0)).square().sum()
+    return float(means + cov_a.trace() + cov_b.trace() - 2 * trace)
+
+
+def evaluate_model(
+    model: Model,
+    data: str | None = None,
+    count: int = 512,
+    seed: int = 0,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """The pixel-space Fréchet distance of `count` samples, in [-1, 1], against all images of `data` (or the recipe's)."""
+    from ebmkit.data import all_images
+
+    options = model.recipe.data
+    if data is not None:
+        options = options.model_copy(update={"shards": (data,)})
+    real = from_uint8(all_images(options))
+    # Samples are compared as they would be written to a file: within the range of images.
+    samples = model.sample(count, seed, batch_size, progress=progress).clamp(-1, 1)
+    distance = frechet_distance(samples.flatten(1), real.flatten(1))
+    return {"pixel_frechet_distance": distance, "samples": count, "images": len(real), "seed": seed}

@@ -1,0 +1,184 @@
+"""The model file: EMA weights in a safetensors file that describes itself, and what one does with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ebmkit import __version__, recipe as recipes
+from ebmkit.device import choose_device
+from ebmkit.energy_model import EnergyModel
+from ebmkit.errors import BadInput, PluginMissing, RecipeError
+from ebmkit.files import write_atomically
+from ebmkit.interfaces import PLUGIN_API
+from ebmkit.noise import PerImageNoise
+from ebmkit.pipeline import build_energy, build_regularizers, frozen
+from ebmkit.recipe import Recipe
+from ebmkit.registry import default_registry
+from ebmkit.sampling import start_noise, sweep
+
+FORMAT = "ebmkit-model"
+FORMAT_VERSION = 1
+Progress = Callable[[int, int], None]
+"""Called with (gradient evaluations done, all of them)."""
+
+
+class Model:
+    """A trained energy with its recipe: evaluates energies and draws images."""
+
+    def __init__(self, energy: EnergyModel, recipe: Recipe, device: str, metadata: Mapping[str, str]) -> None:
+        self.energy = energy.eval().requires_grad_(False)
+        self.recipe = recipe
+        self.device = device
+        self.metadata = dict(metadata)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(C, H, W)` of the images that it draws."""
+        return self.recipe.data.shape
+
+    def __call__(self, x: Tensor, t: Tensor | int = 1) -> Tensor:
+        """Energies `[B]` of images `x[B, C, H, W]` in [-1, 1] at time steps `t[B]` (or one for all; 1 is the last)."""
+        x = x.to(self.device)
+        if isinstance(t, int):
+            t = torch.full((x.shape[0],), t, dtype=torch.int64)
+        with torch.no_grad():
+            return self.energy(x, t.to(self.device))
+
+    def sample(
+        self,
+        count: int,
+        seed: int = 0,
+        batch_size: int = 64,
+        overrides: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """`count` images `[count, C, H, W]`, float32 around [-1, 1], on the CPU.
+
+        Image `i` depends on `seed` and `i` only. `overrides` change the recipe's sampler: `{"sampler.steps": 6}`.
+        """
+        return torch.cat(list(self.sample_batches(count, seed, batch_size, overrides, progress)))
+
+    def sample_batches(
+        self,
+        count: int,
+        seed: int = 0,
+        batch_size: int = 64,
+        overrides: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[Tensor]:
+        """The images of `sample`, batch by batch, for counts that do not fit into memory."""
+        if count < 1 or batch_size < 1:
+            raise BadInput("count and batch_size must be at least 1")
+        recipe = self._sampling_recipe(overrides)
+        sampler = recipe.sampler.build(recipe.context(self.device))
+        per_image = recipe.time_steps * sampler.steps
+        for first in range(0, count, batch_size):
+            indices = range(first, min(first + batch_size, count))
+
+            def observe(t: int, _: Tensor, first: int = first, size: int = len(indices)) -> None:
+                if progress is not None:
+                    done = (recipe.time_steps - t + 1) * sampler.steps
+                    progress(first * per_image + size * done, count * per_image)
+
+            noise = PerImageNoise(seed, indices, self.device)
+            x = start_noise(noise, len(indices), self.image_shape, self.device)
+            with frozen(self.energy):
+                x = sweep(self.energy, sampler, x, recipe.time_steps, noise, observe)
+            yield x.float().cpu()
+
+    def _sampling_recipe(self, overrides: Mapping[str, Any] | None) -> Recipe:
+        if not overrides:
+            return self.recipe
+        for key in overrides:
+            if not key.startswith("sampler."):
+                raise BadInput(f"--set {key}: a trained model takes sampler options only, such as sampler.steps=5")
+        table = self.recipe.to_table()
+        changed = recipes.from_table(table, "the model's recipe", self.recipe.name, overrides)
+        problems = changed.sampler.component.problems(changed.sampler.options, changed.context())
+        if problems:
+            raise BadInput("; ".join(f"sampler.{problem}" for problem in problems))
+        return changed
+
+
+def save_model(path: Path, energy: EnergyModel, recipe: Recipe, images_seen: int, steps: int) -> None:
+    """Write the model file of these (EMA) weights, atomically."""
+    registry = default_registry()
+    used = {(part.kind, part.name) for part in recipe.parts.values()}
+    found = [registry.find(kind, name) for kind, name in sorted(used)]
+    plugins = {f"{item.kind}.{item.name}": f"{item.distribution} {item.version}" for item in found}
+    metadata = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "plugin_api": str(PLUGIN_API),
+        "ebmkit": __version__,
+        "torch": str(torch.__version__),
+        "name": recipe.name,
+        "recipe": json.dumps(recipe.to_table()),
+        "plugins": json.dumps(plugins),
+        "images_seen": str(images_seen),
+        "steps": str(steps),
+    }
+    weights = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in energy.state_dict().items()}
+    write_atomically(path, lambda temporary: save_file(weights, temporary, metadata))
+
+
+def load_model(path: str | Path, device: str = "auto") -> Model:
+    """The model of a file that `save_model` wrote. No pickle is read and nothing in the file is run.
+
+    Raises `BadInput` for a file that is missing, truncated or not ours, `PluginMissing` for a plugin that it needs.
+    """
+    path = Path(path)
+    metadata, weights = _read(path)
+    recipe = _recipe_of(path, metadata)
+    device = choose_device(device)
+    context = recipe.context()
+    energy = build_energy(recipe, context, build_regularizers(recipe, context))
+    try:
+        energy.load_state_dict(weights)
+    except RuntimeError as error:
+        raise BadInput(f"{path}: its weights do not fit its recipe: {error}") from error
+    return Model(energy.to(device), recipe, device, metadata)
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    if not path.is_file():
+        raise BadInput(f"{path}: no such model file")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise BadInput(f"{path}: a safetensors file, but not one that ebmkit exported")
+            if metadata.get("format_version") != str(FORMAT_VERSION):
+                version = metadata.get("format_version")
+                raise BadInput(f"{path}: model format {version}; this ebmkit reads {FORMAT_VERSION}: upgrade ebmkit")
+            return metadata, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dictionary
+    except (SafetensorError, OSError) as error:
+        raise BadInput(f"{path}: not a complete safetensors file ({error})") from error
+
+
+def _recipe_of(path: Path, metadata: Mapping[str, str]) -> Recipe:
+    try:
+        table = json.loads(metadata["recipe"])
+        plugins = json.loads(metadata["plugins"])
+        if not isinstance(table, dict) or not isinstance(plugins, dict):
+            raise TypeError("not tables")
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise BadInput(f"{path}: its metadata is damaged ({type(error).__name__}: {error})") from error
+    for part, source in plugins.items():
+        kind, _, name = str(part).partition(".")
+        try:
+            default_registry().find(kind, name)
+        except PluginMissing as error:
+            raise PluginMissing(f"{path}: needs {kind} '{name}' from {source}, which is not installed: {error}") from error
+    try:
+        return recipes.from_table(table, str(path), metadata.get("name", path.stem))
+    except RecipeError as error:
+        raise BadInput(f"{path}: the recipe in the model file does not fit the installed plugins\n{error}") from error

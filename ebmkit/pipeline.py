@@ -1,0 +1,101 @@
+"""From a recipe to objects, and the checks that need more than one part of it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ebmkit import reachability
+from ebmkit.errors import Problem, RecipeError
+from ebmkit.recipe import Recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+
+    from ebmkit.energy_model import EnergyModel
+    from ebmkit.interfaces import Context, Regularizer
+
+
+def cross_check(recipe: Recipe, source: str, world_size: int = 1) -> list[str]:
+    """Warnings about a recipe; raises `RecipeError` for parts that cannot work together. Runs without torch."""
+    context = recipe.context(world_size=world_size)
+    problems: list[Problem] = []
+    for path, part in recipe.parts.items():
+        for message in part.component.problems(part.options, context):
+            key, colon, text = message.partition(": ")
+            if colon and key in type(part.options).model_fields or key == "use":
+                problems.append(Problem(f"{path}.{key}", text))
+            else:
+                problems.append(Problem(path, message))
+    batch, slots = recipe.train.batch_size, getattr(recipe.buffer.options, "size", None)
+    if slots is not None and slots < batch:
+        problems.append(Problem("buffer.size", f"must be at least train.batch_size ({batch}), not {slots}"))
+    if batch % world_size:
+        problems.append(Problem("train.batch_size", f"must be divisible by the {world_size} processes, not {batch}"))
+    if problems:
+        raise RecipeError(source, problems)
+    warning = reachability_warning(recipe)
+    return [warning] if warning else []
+
+
+def reach_ratio(recipe: Recipe) -> float | None:
+    """The recipe's reachability ratio, or None where the rule does not apply (no per-sample gradient bound)."""
+    context = recipe.context()
+    budget = recipe.sampler.component.sweep_budget(recipe.sampler.options, context)
+    bounds = [part.component.gradient_bound(part.options) for part in recipe.regularizers]
+    known = [bound for bound in bounds if bound is not None]
+    if budget is None or not known:
+        return None
+    channels, height, width = context.image_shape
+    return reachability.reach_ratio(budget.travel, budget.noise, channels * height * width, min(known))
+
+
+def reachability_warning(recipe: Recipe) -> str | None:
+    """What to say about a recipe far from the reachability rule, or None."""
+    ratio = reach_ratio(recipe)
+    if ratio is None or reachability.LOWEST <= ratio <= reachability.HIGHEST:
+        return None
+    what = "cannot reach the data" if ratio < reachability.LOWEST else "will overshoot the data"
+    more = "larger" if ratio < reachability.LOWEST else "smaller"
+    return (
+        f"reachability: under this penalty a sweep covers {ratio:.2f} times the way to the data (about 1 works), so it "
+        f"{what}; use a {more} sampler.step_size, another number of steps or other noise (docs: method, reachability)"
+    )
+
+
+def build_regularizers(recipe: Recipe, context: Context) -> list[Regularizer]:
+    """The recipe's regularizers, in its order."""
+    return [part.build(context) for part in recipe.regularizers]
+
+
+def build_energy(recipe: Recipe, context: Context, regularizers: list[Regularizer]) -> EnergyModel:
+    """The energy network on the context's device, prepared by the regularizers; the same weights for the same seed."""
+    import torch
+
+    from ebmkit.noise import stream_seed
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(recipe.seed, "weights"))
+        model: EnergyModel = recipe.energy.build(context).build()
+        for regularizer in regularizers:
+            regularizer.prepare(model)
+    return model.to(context.device)
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and parameters that need no gradient, for the time of sampling; both restored after."""
+    training = [(module, module.training) for module in model.modules()]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.eval()
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, mode in training:
+            module.training = mode
+        for parameter in trainable:
+            parameter.requires_grad_(True)

@@ -1,0 +1,55 @@
+"""The JSON Schema of a recipe, for editors: keys, types, bounds and descriptions of all installed parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ebmkit.interfaces import BaseOptions
+from ebmkit.recipe import MAX_SEED, MAX_TIME_STEPS, PARTS, REGULARIZERS, SECTIONS
+from ebmkit.registry import Registry
+
+
+def recipe_schema(registry: Registry) -> dict[str, Any]:
+    """A JSON Schema (2020-12) that accepts the recipes of these components."""
+    definitions: dict[str, Any] = {}
+    properties: dict[str, Any] = {
+        "seed": {"type": "integer", "minimum": 0, "maximum": MAX_SEED, "default": 0},
+        "time_steps": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": MAX_TIME_STEPS,
+            "description": "T: time steps of a sweep.",
+        },
+    }
+    for key, model in SECTIONS.items():
+        properties[key] = _options(model)
+    for kind in ("regularizer", "schedule", *PARTS):
+        definitions[kind] = {"oneOf": [_part(registry, kind, name) for name in registry.names(kind)]}
+    properties |= {kind: {"$ref": f"#/$defs/{kind}"} for kind in PARTS}
+    properties[REGULARIZERS] = {"type": "array", "items": {"$ref": "#/$defs/regularizer"}}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "ebmkit recipe",
+        "type": "object",
+        "properties": properties,
+        "required": ["time_steps", "data", "train", *PARTS],
+        "additionalProperties": False,
+        "$defs": definitions,
+    }
+
+
+def _part(registry: Registry, kind: str, name: str) -> dict[str, Any]:
+    component = registry.component(kind, name)
+    schema = _options(component.Options)
+    schema["title"] = f"{kind} {name}"
+    schema["description"] = (component.__doc__ or "").split("\n")[0]
+    schema["properties"] = {"use": {"const": name}, **schema.get("properties", {})}
+    schema["required"] = ["use", *schema.get("required", [])]
+    return schema
+
+
+def _options(model: type[BaseOptions]) -> dict[str, Any]:
+    schema = model.model_json_schema()
+    # Nothing but the recipe's own definitions is referred to; pydantic has no models within options.
+    schema.pop("$defs", None)
+    return schema

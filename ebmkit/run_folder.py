@@ -1,0 +1,144 @@
+"""The run folder: recipe, metrics, sample grids, checkpoints and the model file of one run.
+
+Nothing in it is ever overwritten by another run, and a kill at any moment leaves a run that resumes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ebmkit.errors import BadInput
+from ebmkit.files import sync_folder, write_text
+
+_CHECKPOINT = re.compile(r"step-(\d{9})\Z")
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What lifecycle hooks learn of a run: its folder and the resolved recipe, as plain values."""
+
+    folder: Path
+    recipe: Mapping[str, Any]
+
+
+class RunFolder:
+    """The paths of a run, and the writes that must be atomic."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.recipe = folder / "recipe.toml"
+        self.metrics = folder / "metrics.jsonl"
+        self.samples = folder / "samples"
+        self.checkpoints = folder / "checkpoints"
+        self.model = folder / "model.safetensors"
+        self.lock = folder / ".lock"
+
+    def create(self, recipe_toml: str) -> None:
+        """Make a new run folder; raises `BadInput` if something is there."""
+        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            raise BadInput(
+                f"{self.folder}: already exists and is never overwritten; go on with that run by --resume, "
+                "or choose another folder by --run-dir"
+            )
+        try:
+            self.samples.mkdir(parents=True)
+            self.checkpoints.mkdir()
+            write_text(self.recipe, recipe_toml)
+            sync_folder(self.folder)
+        except OSError as error:
+            raise BadInput(f"{self.folder}: cannot be written: {error.strerror}") from error
+
+    def require(self) -> None:
+        """Raise `BadInput` unless this is a run folder."""
+        if not self.recipe.is_file():
+            raise BadInput(f"{self.folder}: no run to resume here (no recipe.toml); leave out --resume to start one")
+
+    def keep_recipe(self, recipe_toml: str) -> None:
+        """Replace recipe.toml by what a resumed run goes on with, if it differs; the earlier one is kept beside it."""
+        if recipe_toml == self.recipe.read_text(encoding="utf-8"):
+            return
+        earlier = len(list(self.folder.glob("recipe-*.toml"))) + 1
+        write_text(self.folder / f"recipe-{earlier}.toml", self.recipe.read_text(encoding="utf-8"))
+        write_text(self.recipe, recipe_toml)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process; raises `BadInput` while another one trains in it."""
+        with self.lock.open("w") as file:
+            try:
+                # The kernel lets go of it however the process ends.
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BadInput(f"{self.folder}: another process is training in this run folder") from error
+            yield
+
+    def complete_checkpoints(self) -> list[tuple[int, Path]]:
+        """(step, folder) of every complete checkpoint, oldest first; unfinished ones have temporary names."""
+        if not self.checkpoints.is_dir():
+            return []
+        found = [(_CHECKPOINT.match(path.name), path) for path in self.checkpoints.iterdir() if path.is_dir()]
+        return sorted((int(match[1]), path) for match, path in found if match)
+
+    def begin_checkpoint(self, step: int) -> Path:
+        """An empty temporary folder to write the checkpoint of `step` into."""
+        temporary = self.checkpoints / f".step-{step:09d}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        return temporary
+
+    def finish_checkpoint(self, temporary: Path, keep: int) -> Path:
+        """Give a written checkpoint its final name, then delete the oldest beyond `keep`."""
+        final = self.checkpoints / temporary.name.removeprefix(".")
+        sync_folder(temporary)
+        if final.exists():
+            # The same step was saved before (a resumed run that had nothing left to do): same content.
+            shutil.rmtree(temporary)
+            return final
+        os.rename(temporary, final)
+        sync_folder(self.checkpoints)
+        for _, old in self.complete_checkpoints()[:-keep]:
+            # Renamed first: a kill within rmtree must not leave half a checkpoint under a complete name.
+            gone = old.with_name(f".old-{old.name}")
+            os.rename(old, gone)
+            shutil.rmtree(gone, ignore_errors=True)
+        return final
+
+    def clean(self) -> None:
+        """Remove what a killed process left unfinished."""
+        for folder in (self.checkpoints, self.samples, self.folder):
+            for path in folder.glob(".*") if folder.is_dir() else ():
+                if path == self.lock:
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+
+    def read_metrics(self) -> Iterator[dict[str, Any]]:
+        """The complete lines of metrics.jsonl."""
+        if not self.metrics.is_file():
+            return
+        with self.metrics.open(encoding="utf-8") as file:
+            for line in file:
+                if line.endswith("\n"):
+                    yield json.loads(line)
+
+    def rewind_metrics(self, step: int) -> None:
+        """Drop the lines after `step`: those steps are about to be done again."""
+        if self.metrics.is_file():
+            lines = [json.dumps(row) + "\n" for row in self.read_metrics() if row["step"] <= step]
+            write_text(self.metrics, "".join(lines))
+
+
+def default_run_folder(recipe_name: str) -> Path:
+    """`runs/NAME`, where a recipe's run goes unless `--run-dir` says otherwise."""
+    return Path("runs") / recipe_name

@@ -1,0 +1,216 @@
+"""Training: Algorithm 1, as corrected in `docs/method.md`, in one loop."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ebmkit import checkpoint as checkpoints
+from ebmkit.data import ImageSource, open_images
+from ebmkit.engine import Engine, PlainEngine
+from ebmkit.errors import BadInput, TrainingFailed
+from ebmkit.interfaces import Buffer, Draw, EnergyFunction, Objective, Pairs, Sampler
+from ebmkit.model import save_model
+from ebmkit.noise import GeneratorNoise, PerImageNoise, generator, stream_seed
+from ebmkit.pictures import save_grid
+from ebmkit.pipeline import build_energy, build_regularizers, frozen
+from ebmkit.recipe import Recipe
+from ebmkit.registry import default_registry
+from ebmkit.run_folder import RunFolder, RunInfo
+from ebmkit.sampling import from_uint8, start_noise, sweep
+
+
+class View(Protocol):
+    """Who watches a training run: the live view of the command line, or nobody."""
+
+    def begin(self, first: int, steps: int) -> None:
+        """Training goes from step `first` to `steps`."""
+
+    def step(self, step: int) -> None:
+        """A step is done."""
+
+    def metrics(self, row: Mapping[str, float]) -> None:
+        """A line of metrics.jsonl."""
+
+    def say(self, message: str) -> None:
+        """Something that a person should know."""
+
+    def loading(self, done: int, total: int | None) -> None:
+        """Images decoded into the cache, of how many."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How training ended: `finished`, or stopped by request after a checkpoint at `step`."""
+
+    folder: Path
+    step: int
+    finished: bool
+
+
+class _Chains:
+    """The run's buffer and sampler, as an objective may use them."""
+
+    def __init__(self, energy: EnergyFunction, sampler: Sampler, buffer: Buffer, random: torch.Generator) -> None:
+        self.energy, self.sampler, self.buffer, self.random = energy, sampler, buffer, random
+
+    def draw(self, n: int) -> Draw:
+        return self.buffer.draw(n, self.random)
+
+    def refine(self, x: Tensor, t: Tensor, energy: EnergyFunction | None = None) -> Tensor:
+        return self.sampler.refine(energy or self.energy, x, t, GeneratorNoise(self.random)).detach()
+
+
+class Trainer:
+    """One run: its parts, its place in training, and the loop."""
+
+    def __init__(self, recipe: Recipe, run: RunFolder, device: str, view: View) -> None:
+        self.recipe, self.run, self.device, self.view = recipe, run, device, view
+        context = recipe.context(device)
+        saved = checkpoints.load_newest(run)
+        self.regularizers = build_regularizers(recipe, context)
+        self.model = build_energy(recipe, context, self.regularizers)
+        self.ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.train.ema_decay))
+        self.engine: Engine = PlainEngine(self.model, recipe.optimizer)
+        self.sampler: Sampler = recipe.sampler.build(context)
+        self.buffer: Buffer = recipe.buffer.build(context)
+        self.objective: Objective = recipe.objective.build(context)
+        self.step = self.images_seen = 0
+        if saved is not None:
+            self._restore(saved)
+        self.data: ImageSource = open_images(
+            recipe.data,
+            context,
+            recipe.train.batch_size,
+            state=None if saved is None else saved.local["data"],
+            warn=view.say,
+            progress=view.loading,
+        )
+        self.hooks = default_registry().hooks.hook
+        self.info = RunInfo(run.folder, recipe.to_table())
+        # Looked at before anything is written, and not at every step: reading it would wait for the device.
+        self.all_finite = torch.ones((), dtype=torch.bool, device=device)
+
+    def train(self, stop: Callable[[], bool] = lambda: False) -> Outcome:
+        """Train to the recipe's last step, or until `stop()`; either way ends with a checkpoint and a model file."""
+        options = self.recipe.train
+        self.view.begin(self.step, options.steps)
+        self.hooks.ebmkit_train_begin(run=self.info)
+        started, images_at_start = time.perf_counter(), self.images_seen
+        self.model.train()
+        saved_at = self.step if self.run.model.is_file() else -1
+        with contextlib.closing(self.data):
+            while self.step < options.steps and not stop():
+                metrics = self.train_step()
+                self.view.step(self.step)
+                last = self.step == options.steps
+                if last or self.step % options.log_every == 0:
+                    rate = (self.images_seen - images_at_start) / (time.perf_counter() - started)
+                    self._log(metrics, rate)
+                if options.sample_every and (last or self.step % options.sample_every == 0):
+                    self._draw_samples()
+                if last or self.step % options.checkpoint_every == 0:
+                    self._save()
+                    saved_at = self.step
+            if saved_at != self.step:
+                self._save()
+        finished = self.step >= options.steps
+        if finished:
+            self.hooks.ebmkit_train_end(run=self.info, step=self.step)
+        return Outcome(self.run.folder, self.step, finished)
+
+    def train_step(self) -> dict[str, Tensor]:
+        """One step of Algorithm 1; returns its metrics as detached scalar tensors."""
+        recipe = self.recipe
+        # Every random number derives from (seed, rank, step): a resumed run needs no generator's state.
+        random = generator(self.device, recipe.seed, "train", 0, index=self.step)
+        torch.manual_seed(stream_seed(recipe.seed, "dropout", 0, index=self.step))
+        batch = self.data.next()
+        x_pos = from_uint8(batch.images)
+        if recipe.data.horizontal_flip:
+            mirrored = torch.rand(len(x_pos), generator=random, device=self.device) < 0.5
+            x_pos = torch.where(mirrored.view(-1, 1, 1, 1), x_pos.flip(-1), x_pos)
+
+        chains = _Chains(self.model, self.sampler, self.buffer, random)
+        with frozen(self.model), torch.no_grad():
+            pairs = self.objective.pairs(self.model, x_pos, batch.labels, chains, random)
+        loss, metrics = self._loss(pairs, random)
+
+        learning_rate = recipe.optimizer.learning_rate(self.step / recipe.train.steps)
+        gradient_norm = self.engine.step(loss, learning_rate)
+        self.ema.update_parameters(self.model)
+        if pairs.slots is not None:
+            self.buffer.store(pairs.slots, pairs.x_neg)
+        self.all_finite &= torch.isfinite(loss.detach()) & torch.isfinite(gradient_norm)
+        self.step += 1
+        self.images_seen += recipe.train.batch_size
+        metrics["gradient_norm"] = gradient_norm
+        metrics["learning_rate"] = torch.tensor(learning_rate)
+        return metrics
+
+    def _loss(self, pairs: Pairs, random: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, named = self.objective.loss(pairs)
+        metrics = dict(named)
+        for regularizer in self.regularizers:
+            term = regularizer.penalty(pairs, random)
+            if term is not None:
+                loss = loss + term.value
+                metrics |= {f"{regularizer.name}/{name}": value for name, value in term.metrics.items()}
+        return loss, {"loss": loss.detach(), **metrics}
+
+    def _require_finite(self) -> None:
+        if not bool(self.all_finite):
+            raise TrainingFailed(
+                f"{self.run.folder}: the loss or its gradient is not finite any more (noticed at step {self.step}); "
+                "the last checkpoint is untouched. Try a smaller optimizer.learning_rate, a larger penalty weight or "
+                "optimizer.clip_grad_norm, and --resume"
+            )
+
+    def _log(self, metrics: Mapping[str, Tensor], images_per_second: float) -> None:
+        self._require_finite()
+        row = {"step": self.step, "images": self.images_seen}
+        row |= {name: float(value) for name, value in metrics.items()}
+        row["images_per_second"] = round(images_per_second, 1)
+        row["skipped_images"] = self.data.skipped
+        with self.run.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        self.view.metrics(row)
+        self.hooks.ebmkit_step_end(run=self.info, step=self.step, metrics=row)
+
+    def _draw_samples(self) -> None:
+        self._require_finite()
+        energy = self.ema.module
+        noise = PerImageNoise(self.recipe.seed, range(self.recipe.train.sample_count), self.device)
+        x = start_noise(noise, self.recipe.train.sample_count, self.recipe.data.shape, self.device)
+        with frozen(energy):
+            x = sweep(energy, self.sampler, x, self.recipe.time_steps, noise)
+        save_grid(self.run.samples / f"step-{self.step:09d}.png", x)
+
+    def _save(self) -> None:
+        self._require_finite()
+        shared = {"model": self.model, "ema": self.ema, "engine": self.engine}
+        local: dict[str, checkpoints.Stateful] = {"buffer": self.buffer, "data": self.data}
+        keep = self.recipe.train.keep_checkpoints
+        path = checkpoints.save_checkpoint(self.run, self.step, self.images_seen, shared, local, keep)
+        save_model(self.run.model, self.ema.module, self.recipe, self.images_seen, self.step)
+        self.hooks.ebmkit_checkpoint(run=self.info, step=self.step, path=path)
+
+    def _restore(self, saved: checkpoints.Checkpoint) -> None:
+        try:
+            self.model.load_state_dict(saved.shared["model"])
+            self.ema.load_state_dict(saved.shared["ema"])
+            self.engine.load_state_dict(saved.shared["engine"])
+            self.buffer.load_state_dict(saved.local["buffer"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise BadInput(f"{self.run.folder}: its checkpoint does not fit the recipe: {error}") from error
+        self.step, self.images_seen = saved.step, saved.images_seen
+        self.run.rewind_metrics(self.step)

@@ -1,0 +1,199 @@
+"""The `resnet` energy."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from ebmkit_resnet.energy import ResNet
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from ebmkit import PLUGIN_API, BaseOptions, Context
+
+SMALL: dict[str, Any] = {"channels": 8, "channel_multipliers": (1, 2), "head_width": 16}
+
+
+def build(shape: tuple[int, int, int] = (3, 8, 8), time_steps: int = 20, **options: Any) -> nn.Module:
+    torch.manual_seed(0)
+    return ResNet(ResNet.Options(**options), Context(shape, time_steps)).build()
+
+
+def batch(shape: tuple[int, int, int] = (3, 8, 8), n: int = 3) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(n, *shape, generator=generator), torch.arange(1, n + 1)
+
+
+def count(shape: tuple[int, int, int], **options: Any) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build(shape, **options).parameters())
+
+
+def test_parameter_counts_are_the_papers() -> None:
+    assert count((3, 32, 32)) == pytest.approx(6.08e6, abs=5e3)
+    assert count((3, 32, 32)) == pytest.approx(6e6, rel=0.1)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 8), (4, 8, 8), (3, 12, 8), (3, 2, 6)])
+def test_one_float_per_image(shape: tuple[int, int, int]) -> None:
+    energy = build(shape, **SMALL)(*batch(shape))
+    assert energy.shape == (3,)
+    assert energy.dtype == torch.float32
+    assert energy.isfinite().all()
+
+
+OPTIONS: list[dict[str, Any]] = [
+    *({"downsampling": name} for name in ("subpixel", "subpixel3", "strided")),
+    *({"conditioning": name} for name in ("scale_shift", "add")),
+    *({"norm": name} for name in ("layer", "group", "none")),
+    *({"head": name} for name in ("flatten", "sum", "mean")),
+    *(
+        {"activation": name}
+        for name in ("silu", "sigmoid", "softplus", "gelu", "mish", "elu", "tanh", "leaky_relu", "relu")
+    ),
+    {"head": "flatten", "head_width": 0},
+    {"channel_multipliers": (2,)},
+    {"channel_multipliers": (1, 1, 1, 1)},
+    {"channels": 5, "norm": "group"},
+    {"blocks_per_level": 2},
+    {"time_multiplier": 1},
+    {"downsample": (False, False)},
+    {"downsample": (True, True)},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_every_option_gives_gradients_of_gradients(options: dict[str, Any]) -> None:
+    model = build(**{**SMALL, **options})
+    x, t = batch()
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(model(x, t).sum(), x, create_graph=True)
+    assert (gradient.flatten(1).norm(dim=1) > 0).all()
+    (gradient.flatten(1).norm(dim=1) - 1).square().mean().backward()
+    missing = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert missing in ([], ["head.out.bias"])  # a constant: it does not move the input gradient
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
+
+
+@pytest.mark.parametrize("head", ["flatten", "sum", "mean"])
+def test_input_gradients_start_small_but_not_zero(head: str) -> None:
+    model = build((3, 16, 16), channels=16, head=head)
+    x, t = batch((3, 16, 16))
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(model(x, t).sum(), x)
+    norms = gradient.flatten(1).norm(dim=1)
+    assert norms.min() > 0.01
+    assert norms.max() < 0.7
+
+
+@pytest.mark.parametrize("conditioning", ["scale_shift", "add"])
+@pytest.mark.parametrize("time_steps", [2, 20, 1000])
+def test_time_matters(conditioning: str, time_steps: int) -> None:
+    model = build(time_steps=time_steps, conditioning=conditioning, **SMALL)
+    x = batch(n=1)[0].expand(2, -1, -1, -1)
+    for t in (torch.tensor([1, 2]), torch.tensor([time_steps - 1, time_steps])):
+        first, second = model(x, t)
+        assert abs(first - second) > 1e-5
+
+
+def test_one_time_step_is_enough() -> None:
+    x, _ = batch()
+    assert build(time_steps=1, **SMALL)(x, torch.ones(3, dtype=torch.int64)).isfinite().all()
+
+
+@pytest.mark.parametrize("norm", ["layer", "group", "none"])
+def test_an_energy_does_not_depend_on_the_other_images(norm: str) -> None:
+    model = build(norm=norm, **SMALL).train()
+    x, t = batch()
+    other = torch.cat([x[:1], 5 * x[1:]])
+    torch.testing.assert_close(model(x, t)[:1], model(other, t)[:1])
+    torch.testing.assert_close(model(x, t)[:1], model(x[:1], t[:1]))
+    torch.testing.assert_close(model(x, t), model.eval()(x, t))
+
+
+def test_double_precision_and_copies() -> None:
+    model = build(**SMALL)
+    x, t = batch()
+    torch.testing.assert_close(copy.deepcopy(model)(x, t), model(x, t))
+    exact = copy.deepcopy(model).double()(x.double(), t)
+    assert exact.dtype == torch.float64
+    torch.testing.assert_close(exact.float(), model(x, t), atol=1e-4, rtol=1e-3)
+
+
+def test_channels_last_changes_nothing() -> None:
+    model = build(**SMALL)
+    x, t = batch()
+    before = model(x, t)
+    after = model.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last), t)
+    torch.testing.assert_close(after, before)
+
+
+def test_energies_keep_the_precision_of_the_weights_under_autocast() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        assert build(**SMALL)(*batch()).dtype == torch.float32
+
+
+def test_every_other_level_halves_the_size() -> None:
+    assert ResNet.Options().halvings == (True, False, True, False, True, False)
+    assert ResNet.Options(channel_multipliers=(1, 2, 2)).halvings == (True, False, False)
+    assert ResNet.Options(channel_multipliers=(1,)).halvings == (False,)
+    assert ResNet.Options(channel_multipliers=(1, 2), downsample=(False, True)).halvings == (False, True)
+
+
+def test_image_sizes_are_checked() -> None:
+    options = ResNet.Options()
+    assert ResNet.problems(options, Context((3, 32, 64), 20)) == []
+    height, width = ResNet.problems(options, Context((3, 28, 5), 20))
+    assert "height 28" in height
+    assert "divisible by 8" in height
+    assert "24 or 32" in height
+    assert "width 5" in width
+    assert "use 8" in width
+    assert ResNet.problems(ResNet.Options(downsample=(False,) * 6), Context((3, 7, 5), 20)) == []
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        {"channels": 0},
+        {"channels": "128"},
+        {"channel_multipliers": ()},
+        {"channel_multipliers": (1, 0)},
+        {"channel_multipliers": (1.5,)},
+        {"blocks_per_level": 0},
+        {"downsample": (True, False)},
+        {"downsample": (1, 1, 1, 1, 1, 1)},
+        {"downsampling": "maxpool"},
+        {"activation": "swish"},
+        {"head": "max"},
+        {"chanels": 64},
+    ],
+    ids=str,
+)
+def test_options_refuse_nonsense(nonsense: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        ResNet.Options(**nonsense)
+
+
+def test_options_are_described() -> None:
+    assert issubclass(ResNet.Options, BaseOptions)
+    assert all(field.description for field in ResNet.Options.model_fields.values())
+
+
+def test_the_plugin_offers_its_energy() -> None:
+    import ebmkit_resnet
+
+    assert ebmkit_resnet.PLUGIN_API == PLUGIN_API
+    assert ebmkit_resnet.ebmkit_energies() == [ResNet]
+    assert (ResNet.kind, ResNet.name) == ("energy", "resnet")
+
+
+def test_options_need_no_torch() -> None:
+    code = "import sys, ebmkit_resnet, ebmkit_resnet.energy; sys.exit('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
