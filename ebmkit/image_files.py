@@ -84,8 +84,8 @@ def _arrays(images: Tensor) -> np.ndarray:
 
 
 def _save_npz(path: Path, images: Tensor) -> None:
-    arrays = {KEY: _arrays(images)}
-    write_atomically(path, lambda temporary: np.savez_compressed(temporary, **arrays))
+    array = _arrays(images)
+    write_atomically(path, lambda temporary: np.savez_compressed(temporary, images=array))
 
 
 def _save_safetensors(path: Path, images: Tensor) -> None:

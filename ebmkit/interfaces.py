@@ -74,7 +74,10 @@ class Component(ABC):
 
     @classmethod
     def problems(cls, options: Any, context: Context) -> list[str]:
-        """What is wrong with `options` in this `context`, for `ebmkit check`; runs without torch or a device."""
+        """What is wrong with `options` in this `context`, for `ebmkit check`; runs without torch or a device.
+
+        A message that begins with an option's name and a colon is shown at that key of the recipe.
+        """
         return []
 
 
@@ -95,7 +98,7 @@ class Schedule(ABC):
         """The value at `progress` in [0, 1]: 0 at the start, 1 at the very last step."""
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.options == other.options  # type: ignore[attr-defined]
+        return type(self) is type(other) and self.options == other.options
 
     def __hash__(self) -> int:
         return hash((type(self), self.options))

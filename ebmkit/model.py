@@ -50,7 +50,8 @@ class Model:
         if isinstance(t, int):
             t = torch.full((x.shape[0],), t, dtype=torch.int64)
         with torch.no_grad():
-            return self.energy(x, t.to(self.device))
+            energy: Tensor = self.energy(x, t.to(self.device))
+        return energy
 
     def sample(
         self,

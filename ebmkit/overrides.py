@@ -36,7 +36,7 @@ def apply(table: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, A
 
     `regularizers.0.weight` and `regularizers.wgan_lp.weight` are the same key if `wgan_lp` comes first.
     """
-    result = _copy(table)
+    result: dict[str, Any] = _copy(table)
     for key, value in overrides.items():
         _set(result, key, value)
     return result

@@ -25,7 +25,7 @@ def cross_check(recipe: Recipe, source: str, world_size: int = 1) -> list[str]:
     for path, part in recipe.parts.items():
         for message in part.component.problems(part.options, context):
             key, colon, text = message.partition(": ")
-            if colon and key in type(part.options).model_fields or key == "use":
+            if colon and (key == "use" or key in type(part.options).model_fields):
                 problems.append(Problem(f"{path}.{key}", text))
             else:
                 problems.append(Problem(path, message))

@@ -124,7 +124,7 @@ def _check_class(component: Any, kind: str, hook: str) -> None:
         raise PluginFault(f"{hook} returned {component!r}, which is no subclass of ebmkit.{interface.__name__}")
     where = f"{component.__module__}.{component.__qualname__}"
     if inspect.isabstract(component):
-        missing = ", ".join(sorted(component.__abstractmethods__))
+        missing = ", ".join(sorted(getattr(component, "__abstractmethods__", ())))
         raise PluginFault(f"{where} does not implement {missing}")
     name = getattr(component, "name", None)
     if not isinstance(name, str) or not _NAME.match(name):

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ebmkit import checkpoint as checkpoints
 from ebmkit.data import ImageSource, open_images
+from ebmkit.energy_model import EnergyModel
 from ebmkit.engine import Engine, PlainEngine
 from ebmkit.errors import BadInput, TrainingFailed
 from ebmkit.interfaces import Buffer, Draw, EnergyFunction, Objective, Pairs, Sampler
@@ -79,7 +80,7 @@ class Trainer:
         saved = checkpoints.load_newest(run)
         self.regularizers = build_regularizers(recipe, context)
         self.model = build_energy(recipe, context, self.regularizers)
-        self.ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.train.ema_decay))
+        self.ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.train.ema_decay))  # type: ignore[no-untyped-call]
         self.engine: Engine = PlainEngine(self.model, recipe.optimizer)
         self.sampler: Sampler = recipe.sampler.build(context)
         self.buffer: Buffer = recipe.buffer.build(context)
@@ -99,6 +100,11 @@ class Trainer:
         self.info = RunInfo(run.folder, recipe.to_table())
         # Looked at before anything is written, and not at every step: reading it would wait for the device.
         self.all_finite = torch.ones((), dtype=torch.bool, device=device)
+
+    @property
+    def averaged(self) -> EnergyModel:
+        """The network with the moving average of the weights, which samples are drawn with."""
+        return cast(EnergyModel, self.ema.module)
 
     def train(self, stop: Callable[[], bool] = lambda: False) -> Outcome:
         """Train to the recipe's last step, or until `stop()`; either way ends with a checkpoint and a model file."""
@@ -177,7 +183,7 @@ class Trainer:
 
     def _log(self, metrics: Mapping[str, Tensor], images_per_second: float) -> None:
         self._require_finite()
-        row = {"step": self.step, "images": self.images_seen}
+        row: dict[str, float] = {"step": self.step, "images": self.images_seen}
         row |= {name: float(value) for name, value in metrics.items()}
         row["images_per_second"] = round(images_per_second, 1)
         row["skipped_images"] = self.data.skipped
@@ -188,7 +194,7 @@ class Trainer:
 
     def _draw_samples(self) -> None:
         self._require_finite()
-        energy = self.ema.module
+        energy = self.averaged
         noise = PerImageNoise(self.recipe.seed, range(self.recipe.train.sample_count), self.device)
         x = start_noise(noise, self.recipe.train.sample_count, self.recipe.data.shape, self.device)
         with frozen(energy):
@@ -197,11 +203,11 @@ class Trainer:
 
     def _save(self) -> None:
         self._require_finite()
-        shared = {"model": self.model, "ema": self.ema, "engine": self.engine}
+        shared: dict[str, checkpoints.Stateful] = {"model": self.model, "ema": self.ema, "engine": self.engine}
         local: dict[str, checkpoints.Stateful] = {"buffer": self.buffer, "data": self.data}
         keep = self.recipe.train.keep_checkpoints
         path = checkpoints.save_checkpoint(self.run, self.step, self.images_seen, shared, local, keep)
-        save_model(self.run.model, self.ema.module, self.recipe, self.images_seen, self.step)
+        save_model(self.run.model, self.averaged, self.recipe, self.images_seen, self.step)
         self.hooks.ebmkit_checkpoint(run=self.info, step=self.step, path=path)
 
     def _restore(self, saved: checkpoints.Checkpoint) -> None:

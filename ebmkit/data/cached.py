@@ -48,7 +48,8 @@ class ChunkStream(IterableDataset[Chunk]):
 
     def _chunks(self, number: int, tally: Tally) -> Iterator[Chunk]:
         name = self.shard_set.shards[number]
-        part, images, labels = 0, self._empty(), []
+        part, images = 0, self._empty()
+        labels: list[int] = []
         try:
             for raw in read_shard(name, lambda reason: tally.shard(name, reason), self.shard_set.expected.get(name)):
                 image = self.shard_set.image(raw, tally)
@@ -60,7 +61,7 @@ class ChunkStream(IterableDataset[Chunk]):
                     yield Chunk((number, part), images, torch.tensor(labels), *tally.take())
                     part, images, labels = part + 1, self._empty(), []
         except DataError as error:
-            yield Chunk((number, part), images[:0], torch.tensor([]), *tally.take(), error)
+            yield Chunk((number, part), images[:0], torch.empty(0), *tally.take(), error)
         else:
             count = len(labels)
             yield Chunk((number, part), images[:count].clone(), torch.tensor(labels, dtype=torch.int64), *tally.take())
@@ -167,6 +168,7 @@ class CachedImages(ImageSource):
             warn(NEXT_PASS)
 
     def next(self) -> Batch:
+        """The next batch, gathered on the device."""
         total, ranks = len(self._images), self._context.world_size
         places = self._seen + self._context.rank + ranks * torch.arange(self._batch_size)
         self._seen += ranks * self._batch_size
@@ -178,6 +180,7 @@ class CachedImages(ImageSource):
         return Batch(self._images[chosen], self._labels[chosen])
 
     def state_dict(self) -> dict[str, Any]:
+        """The number of images that all ranks have seen."""
         return {
             "kind": "cache",
             "fingerprint": self._fingerprint,

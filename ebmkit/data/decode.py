@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -58,5 +58,4 @@ def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     """The largest centred part of the right aspect ratio, antialiased to `size`, so that nothing is squeezed."""
     top, left, height, width = centre_box((image.shape[1], image.shape[2]), size)
     part = image[:, top : top + height, left : left + width]
-    resized: Tensor = functional.resize(part, list(size), antialias=True)
-    return resized
+    return cast(Tensor, functional.resize(part, list(size), antialias=True))

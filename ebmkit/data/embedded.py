@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -48,10 +49,8 @@ def _make(folder: Path) -> None:
         ) from error
     try:
         make_shards("digits", aside, image_size=None, channels=1, workers=0)
-        try:
+        # Fails where another process was first. Anything else that stands there is reported by the caller.
+        with contextlib.suppress(OSError):
             aside.rename(folder)
-        except OSError:
-            # Another process was first. Anything else that stands there is without a manifest, which the caller reports.
-            pass
     finally:
         shutil.rmtree(aside, ignore_errors=True)

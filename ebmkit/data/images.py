@@ -49,8 +49,8 @@ def open_images(
         if decoded is not None:
             return CachedImages(decoded, shard_set.shards, context, batch_size, state, warn)
         warn(
-            f"the data set needs more than data.cache_limit = {options.cache_limit:g} GiB when decoded: it is streamed from its "
-            'shards; raise the limit, or set data.cache = "off" to say so'
+            f"the data set needs more than data.cache_limit = {options.cache_limit:g} GiB when decoded: it is streamed "
+            'from its shards; raise the limit, or set data.cache = "off" to say so'
         )
     return ShardStream(
         shard_set,

@@ -1,4 +1,7 @@
-"""`manifest.json`: what lies in a folder of shards. Written by `make-shards`, read to notice shards that are cut short."""
+"""`manifest.json`: what lies in a folder of shards.
+
+Written by `make-shards`, read to notice shards that are cut short.
+"""
 
 from __future__ import annotations
 

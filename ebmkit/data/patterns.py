@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from glob import glob, has_magic
 from pathlib import Path
 
-from braceexpand import UnbalancedBracesError, braceexpand
+from braceexpand import braceexpand
 
 from ebmkit.errors import BadData, BadInput
 
@@ -38,7 +38,7 @@ def expand(patterns: str | Iterable[str], make: str | None = None) -> list[str]:
 def _braces(pattern: str) -> list[str]:
     try:
         return list(braceexpand(pattern))
-    except UnbalancedBracesError as error:
+    except ValueError as error:
         raise BadData(f"data.shards: {pattern!r} has unbalanced braces") from error
 
 

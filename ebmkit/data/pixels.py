@@ -8,7 +8,7 @@ import warnings
 import zlib
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ebmkit.data.framing import CorruptImage, check_bounds
 
@@ -47,6 +47,6 @@ def to_8_bit(picture: Image.Image, channels: int) -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "is not a picture in a known format"
     return f"cannot be decoded ({error})" if str(error) else f"cannot be decoded ({type(error).__name__})"

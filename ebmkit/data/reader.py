@@ -49,7 +49,7 @@ class ShardSet:
             height, width = error.size
             _, right_height, right_width = self.decoder.shape
             raise BadData(
-                f"shard {raw.shard}, sample {raw.key} is {width}x{height}, the recipe says {right_width}x{right_height} "
-                '(width x height); set data.wrong_size = "resize", or make shards of that size with '
-                f"`ebmkit make-shards` and its image size option"
+                f"shard {raw.shard}, sample {raw.key} is {width}x{height} (width x height), the recipe says "
+                f'{right_width}x{right_height}; set data.wrong_size = "resize", or make shards of that size with '
+                "`ebmkit make-shards`"
             ) from error

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 @dataclass(frozen=True)
 class Position:
-    """Where a role stands: in the window that begins at `sample` of its `shard`-th shard, after `done` samples of it."""
+    """Where a role stands: `done` samples into the window that begins at `sample` of its `shard`-th shard."""
 
     pass_number: int = 0
     shard: int = 0

@@ -45,7 +45,7 @@ class ImageSource(ABC):
 
     def close(self) -> None:
         """End the worker processes, if there are any. May be called twice."""
-        return None
+        return
 
     def __enter__(self) -> Self:
         return self

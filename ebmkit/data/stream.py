@@ -50,7 +50,7 @@ class RoleReader:
             pending = [window.samples[place] for place in reversed(order[done:])]
             window.samples.clear()
             for number in range(done, len(order)):
-                # One sample is read for each one used: there is no pause between windows, and no second window in memory.
+                # One sample is read for each one used: no pause between windows, and no second window in memory.
                 ahead = ahead or next(windows)
                 raw = pending.pop()
                 image = self.shard_set.image(raw, tally)
@@ -113,7 +113,9 @@ class ShardStream(ImageSource):
         self._warn = warn
         self._seen: set[str] = set()
         self._fingerprint = fingerprint(shard_set.shards, context.seed, roles, shuffle)
-        self._restore(state or {"pass": -1}, count, quiet=state is None)
+        self._positions, self._next = [Position()] * count, 0
+        if state is not None:
+            self._restore(state)
         readers = [
             RoleReader(
                 shard_set,
@@ -125,6 +127,7 @@ class ShardStream(ImageSource):
         self._parcels: Iterator[Parcel] | None = start_workers(dataset, workers)
 
     def next(self) -> Batch:
+        """The next batch, and the warnings that came with it."""
         if self._parcels is None:
             raise RuntimeError("this image source is closed")
         parcel = next(self._parcels)
@@ -141,6 +144,7 @@ class ShardStream(ImageSource):
         return Batch(parcel.images.to(self._device), parcel.labels.to(self._device))
 
     def state_dict(self) -> dict[str, Any]:
+        """The position of every role of this rank, and whose turn it is."""
         return {
             "kind": "stream",
             "fingerprint": self._fingerprint,
@@ -151,15 +155,14 @@ class ShardStream(ImageSource):
         }
 
     def close(self) -> None:
+        """End the workers: torch does so when their iterator is deleted."""
         self._parcels = None
 
-    def _restore(self, state: Mapping[str, Any], count: int, quiet: bool) -> None:
+    def _restore(self, state: Mapping[str, Any]) -> None:
         self.skipped = int(state.get("skipped", 0))
         if state.get("fingerprint") == self._fingerprint:
             self._positions = [Position.from_plain(plain) for plain in state["roles"]]
             self._next = int(state["next"])
-            return
-        self._positions = [Position(int(state["pass"]) + 1)] * count
-        self._next = 0
-        if not quiet:
+        else:
+            self._positions = [Position(int(state["pass"]) + 1)] * len(self._positions)
             self._warn(NEXT_PASS)

@@ -6,23 +6,19 @@ webdataset reads a shard that was cut short without a word. Here a missing end m
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
+import contextlib
 import re
-import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from webdataset.gopen import gopen
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
+from ebmkit.data.packing import UNPACKING_ERRORS, unpacker
 from ebmkit.data.patterns import is_local
 
 IMAGE_KINDS = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm")
-
-_UNPACK: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
-"""How to unpack a file that begins with these two bytes."""
 
 
 class Raw(NamedTuple):
@@ -69,7 +65,7 @@ def read_shard(shard: str, damaged: Callable[[str], None], expected: int | None 
             tail.drain()
             complete = tail.ended
         stream.close()
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except UNPACKING_ERRORS as error:
         note(error)
     finally:
         _close_quietly(stream)
@@ -95,7 +91,7 @@ def _label(text: bytes | None) -> int:
 
 
 def _open(shard: str) -> _Readable:
-    stream: _Readable = open(shard, "rb") if is_local(shard) else gopen(shard)
+    stream: _Readable = Path(shard).open("rb") if is_local(shard) else gopen(shard)
     return stream
 
 
@@ -104,7 +100,7 @@ class _Tail:
 
     def __init__(self, stream: _Readable) -> None:
         prefixed = _Prefixed(stream)
-        unpack = _UNPACK.get(prefixed.head)
+        unpack = unpacker(prefixed.head)
         self._stream: Any = unpack(prefixed, "rb") if unpack else prefixed
         self._last = b""
 
@@ -141,10 +137,8 @@ class _Prefixed:
 
 def _close_quietly(stream: _Readable) -> None:
     """A second close does nothing; that of a `pipe:` command which is stopped early reports the broken pipe."""
-    try:
+    with contextlib.suppress(OSError):
         stream.close()
-    except OSError:
-        pass
 
 
 def _first_line(error: BaseException) -> str:

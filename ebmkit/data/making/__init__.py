@@ -1,0 +1,5 @@
+"""Making WebDataset shards from folders, archives, torchvision's data sets and the embedded digits. Torch-free itself."""
+
+from ebmkit.data.making.make import make_shards
+
+__all__ = ["make_shards"]
