@@ -104,9 +104,7 @@ class Binder:
 
     def schedule(self, value: object, path: str) -> Any:
         """A schedule from a number or a table."""
-        found = self.component(
-            "schedule", {"use": CONSTANT, "value": value} if _is_number(value) else value, path
-        )
+        found = self.component("schedule", {"use": CONSTANT, "value": value} if _is_number(value) else value, path)
         return None if found is None else found[0](found[1])
 
     def _translate(self, error: ValidationError, model: type[BaseOptions], path: str, skip: set[str]) -> None:
@@ -127,7 +125,9 @@ class Binder:
                 missing = details["type"] == "missing"
                 self.complain(
                     f"{path}.{inner}" if inner else path,
-                    message if missing or details["type"] == "value_error" else f"{message}, not {show(details['input'])}",
+                    message
+                    if missing or details["type"] == "value_error"
+                    else f"{message}, not {show(details['input'])}",
                 )
 
 

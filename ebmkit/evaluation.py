@@ -34,7 +34,7 @@ def evaluate_model(
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """The pixel-space Fréchet distance of `count` samples, in [-1, 1], against all images of `data` (or the recipe's)."""
+    """The pixel-space Fréchet distance of `count` samples against all images of `data` (or of the recipe)."""
     from ebmkit.data import all_images
 
     options = model.recipe.data

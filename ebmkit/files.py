@@ -29,11 +29,19 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
         write(temporary)
+        # Some libraries create files for their owner only; these are ordinary files, as the umask has it.
+        temporary.chmod(0o666 & ~_umask())
         sync_file(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def _umask() -> int:
+    current = os.umask(0o022)
+    os.umask(current)
+    return current
 
 
 def write_text(path: Path, text: str) -> None:

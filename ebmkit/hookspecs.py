@@ -1,6 +1,6 @@
 """The hooks that a plugin may implement: one for each kind of component, and those of a run's life.
 
-Mark an implementation with `@ebmkit.hookimpl` at the top level of the module that the plugin's `ebmkit` entry point names.
+Mark an implementation with `@ebmkit.hookimpl`, at the top level of the module that the plugin's entry point names.
 """
 
 from __future__ import annotations

@@ -237,7 +237,7 @@ class Regularizer(Component):
 
     def prepare(self, model: EnergyModel) -> None:
         """Change the network's structure in place, once, before weights are loaded."""
-        return None
+        return
 
     def penalty(self, pairs: Pairs, generator: torch.Generator) -> Term | None:
         """The weighted penalty of this batch, differentiable by the parameters; None if there is none."""

@@ -12,7 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ebmkit import __version__, recipe as recipes
+from ebmkit import __version__
+from ebmkit import recipe as recipes
 from ebmkit.device import choose_device
 from ebmkit.energy_model import EnergyModel
 from ebmkit.errors import BadInput, PluginMissing, RecipeError
@@ -178,7 +179,9 @@ def _recipe_of(path: Path, metadata: Mapping[str, str]) -> Recipe:
         try:
             default_registry().find(kind, name)
         except PluginMissing as error:
-            raise PluginMissing(f"{path}: needs {kind} '{name}' from {source}, which is not installed: {error}") from error
+            raise PluginMissing(
+                f"{path}: needs {kind} '{name}' from {source}, which is not installed: {error}"
+            ) from error
     try:
         return recipes.from_table(table, str(path), metadata.get("name", path.stem))
     except RecipeError as error:

@@ -12,7 +12,7 @@ from torch import Tensor
 def stream_seed(seed: int, *stream: int | str, index: int = 0) -> int:
     """A generator seed for the stream of this name; consecutive `index`es have different seeds.
 
-    torch's CPU generator uses the low 32 bits only, so `index` is added after hashing: within a stream, 2^32 seeds differ.
+    torch's CPU generator uses the low 32 bits only, so `index` is added after hashing: 2^32 seeds of a stream differ.
     """
     digest = hashlib.sha256(repr((seed, *stream)).encode()).digest()
     return (int.from_bytes(digest[:4], "big") + index) % 2**32

@@ -17,8 +17,9 @@ class DataOptions(BaseOptions):
     """Where the real images come from and what is done to them."""
 
     shards: Annotated[tuple[Pattern, ...], Field(min_length=1)] | Pattern = Field(
-        description="WebDataset shards, one pattern or several: braces 'train-{000000..000009}.tar', globs, http(s) URLs, "
-        "'pipe:COMMAND', .tar or .tar.gz; relative to the folder in which ebmkit runs. 'digits' is the embedded data set."
+        description="WebDataset shards, one pattern or several: braces 'train-{000000..000009}.tar', globs, http(s) "
+        "URLs, 'pipe:COMMAND', .tar or .tar.gz; relative to the folder in which ebmkit runs. 'digits' is the embedded "
+        "data set."
     )
     image_size: Side | tuple[Side, Side] = Field(
         description="Height and width in pixels: one number for square images, or [height, width]."
@@ -33,8 +34,8 @@ class DataOptions(BaseOptions):
     horizontal_flip: bool = Field(default=False, description="Mirror every image with probability 1/2 each time.")
     cache: Literal["off", "device"] = Field(
         default="device",
-        description="'device' decodes the whole set once and holds it as uint8 on the training device, if it fits cache_limit; "
-        "'off' streams from the shards.",
+        description="'device' decodes the whole set once and holds it as uint8 on the training device, if it fits "
+        "cache_limit; 'off' streams from the shards.",
     )
     cache_limit: float = Field(
         default=2.0, gt=0, description="Budget of the cache in GiB; a larger set is streamed, with a warning."
@@ -43,7 +44,9 @@ class DataOptions(BaseOptions):
         default=2, ge=0, le=256, description="Processes that read and decode shards; 0 reads in the training process."
     )
     shuffle: int = Field(
-        default=10_000, ge=1, description="Images over which a worker shuffles at a time while streaming (in memory, encoded)."
+        default=10_000,
+        ge=1,
+        description="Images over which a worker shuffles at a time while streaming (in memory, encoded).",
     )
     make: str | None = Field(
         default=None, description="The command that makes these shards, shown when they are missing."

@@ -75,9 +75,7 @@ def discover() -> Iterator[LoadedPlugin | BrokenPlugin]:
         if (entry.name, entry.value) in seen:
             continue
         seen.add((entry.name, entry.value))
-        yield (
-            _broken(entry, f"disabled by {DISABLE_VARIABLE}") if entry.name in disabled else load_entry_point(entry)
-        )
+        yield (_broken(entry, f"disabled by {DISABLE_VARIABLE}") if entry.name in disabled else load_entry_point(entry))
 
 
 def load_entry_point(entry: EntryPoint) -> LoadedPlugin | BrokenPlugin:

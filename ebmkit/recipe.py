@@ -92,9 +92,7 @@ class Recipe:
         return tomli_w.dumps(self.to_table())
 
 
-def load(
-    source: str | Path, set_values: Mapping[str, Any] | None = None, registry: Registry | None = None
-) -> Recipe:
+def load(source: str | Path, set_values: Mapping[str, Any] | None = None, registry: Registry | None = None) -> Recipe:
     """The recipe of a TOML file, or of a shipped recipe's bare name; raises `BadInput` or `RecipeError`."""
     path = find(source)
     return from_table(read_toml(path), str(source), path.stem, set_values, registry)

@@ -62,9 +62,7 @@ def _require_data(recipe: Recipe) -> None:
     expand(recipe.data.patterns, make=recipe.data.make)
 
 
-def _resumed_recipe(
-    path: Path, run: RunFolder, set_values: Mapping[str, Any], say: Callable[[str], None]
-) -> Recipe:
+def _resumed_recipe(path: Path, run: RunFolder, set_values: Mapping[str, Any], say: Callable[[str], None]) -> Recipe:
     """The run's own recipe with this call's `--set` values: what it was started with, it goes on with."""
     for key in set_values:
         if any(key == fixed or key.startswith(f"{fixed}.") for fixed in FIXED):

@@ -58,7 +58,9 @@ def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         return [_pack(item, f"{path}/{i}", tensors) for i, item in enumerate(value)]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise TypeError(f"state {path or '/'}: cannot store a {type(value).__name__}; use tensors, numbers, text, lists, dicts")
+    raise TypeError(
+        f"state {path or '/'}: cannot store a {type(value).__name__}; use tensors, numbers, text, lists, dicts"
+    )
 
 
 def _unpack(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -71,5 +73,3 @@ def _unpack(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(tree, list):
         return [_unpack(item, tensors) for item in tree]
     return tree
-
-

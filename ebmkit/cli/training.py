@@ -49,14 +49,17 @@ def train(
     run = outcome.folder
     if not outcome.finished:
         again = ["ebmkit", "train", recipe, "--run-dir", str(run), "--resume"]
-        target.print(f"stopped at step {outcome.step}, nothing is lost; go on with:\n  {shlex.join(again)}", markup=False)
+        target.print(
+            f"stopped at step {outcome.step}, nothing is lost; go on with:\n  {shlex.join(again)}", markup=False
+        )
         sys.exit(130)
     grids = sorted((run / "samples").glob("*.png"))
     target.print(f"trained {outcome.step} steps; model: {run / 'model.safetensors'}", markup=False)
     if grids:
         target.print(f"samples: {grids[-1]}", markup=False)
     target.print(
-        f"draw more: ebmkit sample {shlex.quote(str(run / 'model.safetensors'))} --count 64 --out grid.png", markup=False
+        f"draw more: ebmkit sample {shlex.quote(str(run / 'model.safetensors'))} --count 64 --out grid.png",
+        markup=False,
     )
 
 

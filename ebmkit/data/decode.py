@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -49,13 +49,15 @@ class Decoder(NamedTuple):
 def _jpeg(data: bytes, channels: int) -> Tensor:
     """torchvision's decoder is three times as fast as Pillow's."""
     try:
-        return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=_JPEG_MODES[channels])
+        image: Tensor = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=_JPEG_MODES[channels])
     except RuntimeError as error:
         raise CorruptImage("is a JPEG file that is cut short or broken") from error
+    return image
 
 
 def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     """The largest centred part of the right aspect ratio, antialiased to `size`, so that nothing is squeezed."""
     top, left, height, width = centre_box((image.shape[1], image.shape[2]), size)
     part = image[:, top : top + height, left : left + width]
-    return cast(Tensor, functional.resize(part, list(size), antialias=True))
+    resized: Tensor = functional.resize(part, list(size), antialias=True)
+    return resized

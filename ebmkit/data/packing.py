@@ -16,5 +16,5 @@ UNPACKING_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
 def unpacker(head: bytes) -> Callable[..., Any] | None:
-    """What opens a file that begins with these two bytes: called with a path or stream and "rb"; None for plain files."""
+    """Opens, given a path or stream and "rb", a file that begins with these two bytes; None for a plain file."""
     return _OPENERS.get(head)

@@ -91,7 +91,9 @@ def _label(text: bytes | None) -> int:
 
 
 def _open(shard: str) -> _Readable:
-    stream: _Readable = Path(shard).open("rb") if is_local(shard) else gopen(shard)
+    if is_local(shard):
+        return Path(shard).open("rb")
+    stream: _Readable = gopen(shard)
     return stream
 
 

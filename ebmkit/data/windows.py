@@ -49,9 +49,7 @@ class Role:
             yield Window(begin, samples, last=True)
             begin = Position(begin.pass_number + 1)
 
-    def _pass(
-        self, begin: Position, damaged: Callable[[str, str], None]
-    ) -> Iterator[tuple[int, int, Raw]]:
+    def _pass(self, begin: Position, damaged: Callable[[str, str], None]) -> Iterator[tuple[int, int, Raw]]:
         """The rest of a pass: shard number, sample number in the shard, and the sample."""
         mine = share(self.shards, self.seed, begin.pass_number, self.role, self.roles)
         for number in range(begin.shard, len(mine.shards)):

@@ -18,7 +18,7 @@ class Engine(ABC):
 
     @abstractmethod
     def step(self, loss: Tensor, learning_rate: float) -> Tensor:
-        """One backward of `loss` and one update; the norm of the parameter gradient before clipping, a scalar tensor."""
+        """One backward of `loss` and one update; returns the parameter gradient's norm before clipping, a scalar."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

@@ -47,5 +47,7 @@ class PlainEngine(Engine):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back the moments; the recipe's own settings stay, so that a resumed run may change them."""
         current = self.optimizer.state_dict()["param_groups"]
-        kept = [{**mine, "params": theirs["params"]} for mine, theirs in zip(current, state["param_groups"], strict=True)]
+        kept = [
+            {**mine, "params": theirs["params"]} for mine, theirs in zip(current, state["param_groups"], strict=True)
+        ]
         self.optimizer.load_state_dict({"state": state["state"], "param_groups": kept})

@@ -1,4 +1,4 @@
-"""Making WebDataset shards from folders, archives, torchvision's data sets and the embedded digits. Torch-free itself."""
+"""Making WebDataset shards from folders, archives, torchvision's data sets and the embedded digits."""
 
 from ebmkit.data.making.make import make_shards
 

@@ -10,10 +10,8 @@ import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image
-
 from ebmkit.data.framing import CorruptImage
-from ebmkit.data.making.sources import MAX_FILE, NamedFiles, Source
+from ebmkit.data.making.sources import MAX_FILE, Loaded, NamedFiles, Source
 from ebmkit.data.packing import UNPACKING_ERRORS, unpacker
 from ebmkit.data.pixels import open_picture
 from ebmkit.errors import BadInput
@@ -55,11 +53,7 @@ class ArchiveSource(Source):
         """Its name in the archive."""
         return self._files.names[index]
 
-    def label(self, index: int) -> int | None:
-        """The number of its folder."""
-        return self._files.labels[index]
-
-    def load(self, index: int) -> Image.Image:
+    def load(self, index: int) -> Loaded:
         """Read the member."""
         try:
             data = self._read(self._files.order[index])
@@ -68,7 +62,7 @@ class ArchiveSource(Source):
             raise CorruptImage(f"cannot be read ({error})") from error
         if len(data) > MAX_FILE:
             raise CorruptImage("is larger than any image file should be")
-        return open_picture(data)
+        return Loaded(open_picture(data), self._files.labels[index])
 
 
 class ZipSource(ArchiveSource):
@@ -95,7 +89,7 @@ class ZipSource(ArchiveSource):
 
 
 class TarSource(ArchiveSource):
-    """Images in a tar file. A packed one is unpacked as a whole to a temporary file, to read its members in any order."""
+    """Images in a tar file. A packed one is unpacked as a whole to a temporary file, for access in any order."""
 
     _file: BinaryIO | None = None
     _temporary: Path | None = None

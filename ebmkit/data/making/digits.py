@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from ebmkit.data.making.sources import Source
+from ebmkit.data.making.sources import Loaded, Source
 from ebmkit.errors import BadInput
 
 
@@ -18,7 +18,9 @@ class DigitsSource(Source):
         try:
             from sklearn.datasets import load_digits
         except ImportError as error:
-            raise BadInput("the digits come with scikit-learn, which is not installed: pip install scikit-learn") from error
+            raise BadInput(
+                "the digits come with scikit-learn, which is not installed: pip install scikit-learn"
+            ) from error
         digits = load_digits()
         self._images = np.round(digits.images * (255 / 16)).astype(np.uint8)
         self._labels = [int(label) for label in digits.target]
@@ -30,10 +32,6 @@ class DigitsSource(Source):
         """Its number."""
         return f"digit {index}"
 
-    def label(self, index: int) -> int | None:
-        """The digit."""
-        return self._labels[index]
-
-    def load(self, index: int) -> Image.Image:
-        """The picture, mode L."""
-        return Image.fromarray(self._images[index])
+    def load(self, index: int) -> Loaded:
+        """The picture, mode L, and which digit it is."""
+        return Loaded(Image.fromarray(self._images[index]), self._labels[index])

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from PIL import Image
-
 from ebmkit.data.framing import CorruptImage
-from ebmkit.data.making.sources import MAX_FILE, NamedFiles, Source
+from ebmkit.data.making.sources import MAX_FILE, Loaded, NamedFiles, Source
 from ebmkit.data.pixels import open_picture
 from ebmkit.errors import BadInput
 
@@ -19,9 +17,7 @@ class FolderSource(Source):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         found = [
-            (Path(place) / file).relative_to(folder).as_posix()
-            for place, _, files in os.walk(folder)
-            for file in files
+            (Path(place) / file).relative_to(folder).as_posix() for place, _, files in os.walk(folder) for file in files
         ]
         self._files = NamedFiles(found)
         self.classes = self._files.classes
@@ -35,16 +31,12 @@ class FolderSource(Source):
         """Its path in the folder."""
         return self._files.names[index]
 
-    def label(self, index: int) -> int | None:
-        """The number of its sub-folder."""
-        return self._files.labels[index]
-
-    def load(self, index: int) -> Image.Image:
+    def load(self, index: int) -> Loaded:
         """Read the file."""
         path = self._folder / self._files.names[index]
         try:
             if path.stat().st_size > MAX_FILE:
                 raise CorruptImage("is larger than any image file should be")
-            return open_picture(path.read_bytes())
+            return Loaded(open_picture(path.read_bytes()), self._files.labels[index])
         except OSError as error:
             raise CorruptImage(f"cannot be read ({error.strerror})") from error

@@ -26,10 +26,7 @@ class Framing(NamedTuple):
         """The encoded image and its `(height, width)`; `CorruptImage` where it cannot be decoded."""
         image = ImageOps.exif_transpose(to_8_bit(picture, self.channels))
         height, width = image.height, image.width
-        if self.crop is not None:
-            inner = (min(self.crop, height), min(self.crop, width))
-        else:
-            inner = (height, width)
+        inner = (height, width) if self.crop is None else (min(self.crop, height), min(self.crop, width))
         top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
         target = self.size or inner
         down, right, height, width = centre_box(inner, target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -15,6 +16,13 @@ IMAGE_SUFFIXES = frozenset(
 )
 MAX_FILE = 2**28
 """Bytes of an encoded image; what is larger is not read."""
+
+
+class Loaded(NamedTuple):
+    """A picture, perhaps not decoded yet, and its class, if it has one."""
+
+    picture: Image.Image
+    label: int | None
 
 
 class Source(ABC):
@@ -32,11 +40,7 @@ class Source(ABC):
         """How the manifest calls this image if it must be skipped."""
 
     @abstractmethod
-    def label(self, index: int) -> int | None:
-        """The image's class, if it has one."""
-
-    @abstractmethod
-    def load(self, index: int) -> Image.Image:
+    def load(self, index: int) -> Loaded:
         """Open the image; `CorruptImage` where it is none."""
 
     def close(self) -> None:
@@ -71,7 +75,7 @@ def is_image_name(name: str) -> bool:
 
 def open_source(source: str | Path, *, root: str | Path | None, split: str, download: bool) -> Source:
     """The source that `source` names: a folder, an archive, `digits`, or a data set of torchvision."""
-    from ebmkit.data.making.archive import ArchiveSource, is_archive
+    from ebmkit.data.making.archive import open_archive
     from ebmkit.data.making.digits import DigitsSource
     from ebmkit.data.making.folder import FolderSource
 
@@ -81,15 +85,16 @@ def open_source(source: str | Path, *, root: str | Path | None, split: str, down
     if path.is_dir():
         return FolderSource(path)
     if path.is_file():
-        if is_archive(path):
-            return ArchiveSource(path)
+        archive = open_archive(path)
+        if archive is not None:
+            return archive
         raise BadInput(f"{path} is neither a folder nor a zip or tar file of images")
-    from ebmkit.data.making.torchvision_set import TorchvisionSource, data_set_names
+    from ebmkit.data.making.torchvision_set import NAMES, TorchvisionSource
 
     name = str(source).partition(":")[0]
-    if name in data_set_names():
+    if name in NAMES:
         return TorchvisionSource(str(source), root=root, split=split, download=download)
     raise BadInput(
-        f"there is no folder or file {source}, and torchvision has no image data set of that name; give an image folder, "
-        f"a zip or tar file of images, 'digits', or one of {', '.join(data_set_names())}"
+        f"there is no folder or file {source}, and torchvision has no image data set of that name; give a folder of "
+        f"images, a zip or tar file of images, 'digits', or one of {', '.join(NAMES)}"
     )

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ebmkit.data.framing import CorruptImage, check_bounds
-from ebmkit.data.making.sources import Source
+from ebmkit.data.making.sources import Loaded, Source
 from ebmkit.errors import BadInput
 
 NAMES = (
@@ -44,13 +44,7 @@ class TorchvisionSource(Source):
         """Its number in the data set."""
         return f"{self._name} {index}"
 
-    def label(self, index: int) -> int | None:
-        """Known only after `load`: the targets of most sets come with their images."""
-        return self._label
-
-    _label: int | None = None
-
-    def load(self, index: int) -> Image.Image:
+    def load(self, index: int) -> Loaded:
         """Item `index` as a picture."""
         if self._set is None:
             self._set = self._opened()
@@ -59,10 +53,9 @@ class TorchvisionSource(Source):
         except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
             raise CorruptImage(f"cannot be read ({error})") from error
         single = isinstance(target, int | np.integer) and self._name != "LSUN"
-        self._label = int(target) if single else None
         picture: Image.Image = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
         check_bounds(*picture.size)
-        return picture
+        return Loaded(picture, int(target) if single else None)
 
     def _choose(self, split: str, download: bool) -> dict[str, Any]:
         """How this class is told its split and whether to download: that differs between the data sets."""
@@ -92,7 +85,8 @@ class TorchvisionSource(Source):
             return self._class()(self._root, **self._arguments)
         except ImportError as error:
             raise BadInput(f"torchvision's {self._name} needs another package: {error}") from error
-        except Exception as error:  # noqa: BLE001 (torchvision and LMDB raise all kinds for files that are not there)
+        except Exception as error:
+            # torchvision, LMDB and SciPy raise all kinds of errors for files that are missing or broken.
             raise BadInput(
                 f"torchvision's {self._name} cannot be read from {self._root}: {error}. Put its files there as "
                 f"https://pytorch.org/vision/stable/generated/torchvision.datasets.{self._name}.html says"

@@ -35,7 +35,8 @@ class ShardWriter:
     def add(self, image: bytes, kind: str, label: int | None) -> None:
         """Append a sample; its key is its number."""
         if self._tar is None:
-            self._tar = tarfile.open(self._partial(len(self.shards)), "x", format=tarfile.USTAR_FORMAT)
+            path = self._partial(len(self.shards))
+            self._tar = tarfile.open(path, "x", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 (closed in _end_shard)
         self._member(self._tar, f"{self.count:09d}.{kind}", image)
         if label is not None:
             self._member(self._tar, f"{self.count:09d}.cls", str(label).encode())

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ebmkit import BaseOptions, Buffer, Context, Draw
 from pydantic import Field
+
+from ebmkit import BaseOptions, Buffer, Context, Draw
 
 if TYPE_CHECKING:
     import torch

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from ebmkit import Context
 from torch import Tensor
+
+from ebmkit import Context
 
 
 def share_of(size: int, context: Context) -> int:
@@ -16,12 +17,10 @@ def share_of(size: int, context: Context) -> int:
 
 
 class Slots:
-    """`x[N, C, H, W]` float32, initially N(0, I), and `t[N]` int64, initially U{1..T} (initialisation of Algorithm 1)."""
+    """`x[N, C, H, W]` float32, initially N(0, I), and `t[N]` int64, initially U{1..T} (Algorithm 1)."""
 
     def __init__(self, size: int, context: Context) -> None:
-        generator = torch.Generator(context.device).manual_seed(
-            (context.seed * 1_000_003 + context.rank) % 2**63
-        )
+        generator = torch.Generator(context.device).manual_seed((context.seed * 1_000_003 + context.rank) % 2**63)
         count = share_of(size, context)
         self.x = torch.randn(count, *context.image_shape, generator=generator, device=context.device)
         self.t = torch.randint(1, context.time_steps + 1, (count,), generator=generator, device=context.device)

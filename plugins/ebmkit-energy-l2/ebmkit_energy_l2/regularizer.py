@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ebmkit import BaseOptions, Pairs, Regularizer, Term
 from pydantic import Field
+
+from ebmkit import BaseOptions, Pairs, Regularizer, Term
 
 if TYPE_CHECKING:
     import torch

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from ebmkit import EnergyFunction
 from torch import Tensor
+
+from ebmkit import EnergyFunction
 
 
 def energy_gradient(energy: EnergyFunction, x: Tensor, t: Tensor) -> Tensor:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import Field
+
 from ebmkit import BaseOptions, Context, EnergyFunction, NoiseSource, Sampler, ScheduleOption, SweepBudget
 from ebmkit.reachability import step_size_for
-from pydantic import Field
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,8 +19,9 @@ AUTO_GRADIENT_NORM = 1.05
 class Langevin(Sampler):
     """K Langevin steps: `x <- x - eta/2 * grad_x f(x, t) + sigma * N(0, I)` (eq. 9, Algorithm 1).
 
-    Step size and noise are two separate settings, as in the paper's Table 7. Both are schedules over the sweep: progress
-    is 0 at the first step at t = T and 1 at the very last step at t = 1, so a noise that ends at 0 is exactly 0 there.
+    Step size and noise are two separate settings, as in the paper's Table 7. Both are schedules over the sweep:
+    progress is 0 at the first step at t = T and 1 at the very last step at t = 1, so a noise that ends at 0 is exactly 0
+    there.
     """
 
     name = "langevin"
@@ -30,8 +32,8 @@ class Langevin(Sampler):
         steps: int = Field(default=3, ge=1, le=100_000, description="K: Langevin steps at each time step.")
         step_size: ScheduleOption | Literal["auto"] = Field(
             default="auto",
-            description="eta, a number or a schedule over the sweep; 'auto' takes the constant with which a sweep reaches the "
-            "data under a per-sample gradient norm of 1 (the reachability rule).",
+            description="eta, a number or a schedule over the sweep; 'auto' takes the constant with which a sweep "
+            "reaches the data under a per-sample gradient norm of 1 (the reachability rule).",
         )
         noise: ScheduleOption = Field(
             default={"use": "linear", "start": 0.3, "end": 0.0},  # type: ignore[arg-type]
@@ -40,7 +42,7 @@ class Langevin(Sampler):
         )
         anneal: Literal["step", "time_step"] = Field(
             default="step",
-            description="Progress of the schedules counts all T*K steps, or only the T time steps (constant over each K).",
+            description="Progress of the schedules counts all T*K steps, or the T time steps (constant over each K).",
         )
         auto_ratio: float = Field(
             default=1.1, gt=0, le=10, description="The reachability ratio that step_size = 'auto' aims at."

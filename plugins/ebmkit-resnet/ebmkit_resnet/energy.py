@@ -71,7 +71,7 @@ class ResNet(Energy):
         def _one_flag_per_level(self) -> Self:
             levels = len(self.channel_multipliers)
             if self.downsample is not None and len(self.downsample) != levels:
-                raise ValueError(f"downsample: has {len(self.downsample)} entries for {levels} channel_multipliers")
+                raise ValueError(f"downsample has {len(self.downsample)} entries for {levels} channel_multipliers")
             return self
 
         @property

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from ebmkit import BaseOptions, Schedule
 from pydantic import Field
+
+from ebmkit import BaseOptions, Schedule
 
 
 class Constant(Schedule):
@@ -65,7 +66,9 @@ class CosineRestarts(Schedule):
         """Options of `cosine_restarts`."""
 
         cycles: int = Field(default=4, ge=1, le=100, description="Number of cosines.")
-        growth: float = Field(default=1.0, gt=0, le=10, description="Each cycle is this many times as long as the last.")
+        growth: float = Field(
+            default=1.0, gt=0, le=10, description="Each cycle is this many times as long as the last."
+        )
 
     def __call__(self, progress: float) -> float:
         """The value in the cycle that `progress` falls into; exactly `end` at progress 1."""

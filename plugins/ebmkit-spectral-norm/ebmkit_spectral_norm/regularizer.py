@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ebmkit import BaseOptions, Regularizer
 from pydantic import Field
+
+from ebmkit import BaseOptions, Regularizer
 
 if TYPE_CHECKING:
     from ebmkit import EnergyModel
 
 
 class SpectralNorm(Regularizer):
-    """Spectral normalization (Miyato et al. 2018): every convolution's and linear layer's weight has spectral norm 1."""
+    """Spectral normalization (Miyato et al. 2018): each convolution's and linear layer's weight has norm 1."""
 
     name = "spectral_norm"
     changes_state_dict = True

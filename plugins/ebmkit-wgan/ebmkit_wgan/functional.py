@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from ebmkit import EnergyFunction
 from torch import Tensor
+
+from ebmkit import EnergyFunction
 
 Norm = Literal["sample", "pixel"]
 
@@ -27,7 +28,9 @@ def gradient_norm(energy: EnergyFunction, xhat: Tensor, t: Tensor, norm: Norm) -
         (gradient,) = torch.autograd.grad(energy(xhat, t).sum(), xhat, create_graph=True)
     if not gradient.requires_grad:
         # Compiled code has been known to drop this silently, and the penalty would then train nothing.
-        raise RuntimeError("the energy's input gradient is not differentiable: the gradient penalty needs double backward")
+        raise RuntimeError(
+            "the energy's input gradient is not differentiable: the gradient penalty needs double backward"
+        )
     return torch.linalg.vector_norm(gradient, dim=(1, 2, 3) if norm == "sample" else 1)
 
 
