@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from ebmkit.plugins import BrokenPlugin, Registered
     from ebmkit.trainer import Outcome, View
 
+_log = logging.getLogger("ebmkit")
+
 
 def train(
     recipe: str | Path = "digits",
@@ -29,11 +32,12 @@ def train(
 ) -> Outcome:
     """Train a recipe (a TOML file or a shipped recipe's name), as `ebmkit train` does; raises `EbmkitError`s.
 
-    `overrides` are dotted keys, `{"sampler.steps": 5}`. The model is `outcome.folder / "model.safetensors"`.
+    `overrides` are dotted keys, `{"sampler.steps": 5}`; `load(outcome.model)` is the trained model. Warnings go to the
+    logger `ebmkit`, unless a `view` takes them.
     """
     from ebmkit.running import run_training
 
-    return run_training(recipe, overrides or {}, run_dir, resume, view or Silent())
+    return run_training(recipe, overrides or {}, run_dir, resume, view or Silent(_log.warning))
 
 
 def load(path: str | Path, device: str = "auto") -> Model:
@@ -49,7 +53,7 @@ def check(
     """The bound recipe; raises `RecipeError` with all of its problems. Imports no torch and reads no data."""
     bound = recipes.load(recipe, overrides)
     for warning in pipeline.cross_check(bound, str(recipe)):
-        (warn or Silent().say)(warning)
+        (warn or _log.warning)(warning)
     return bound
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ebmkit.errors import BadInput
 from ebmkit.model import Model, Progress
 from ebmkit.sampling import from_uint8
 
@@ -35,11 +36,15 @@ def evaluate_model(
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """The pixel-space Fréchet distance of `count` samples against all images of `data` (or of the recipe)."""
-    from ebmkit.data import all_images
+    from ebmkit.data import all_images, expand
+    from ebmkit.data.patterns import is_local
 
     options = model.recipe.data
     if data is not None:
         options = options.model_copy(update={"shards": (data,)})
+    elif not all(is_local(shard) for shard in expand(options.patterns)):
+        # A model file may come from anyone: what it names is neither run as a command nor fetched.
+        raise BadInput("the model was trained on shards from commands or URLs; name the data with --data")
     real = from_uint8(all_images(options))
     # Samples are compared as they would be written to a file: within the range of images.
     samples = model.sample(count, seed, batch_size, progress=progress).clamp(-1, 1)

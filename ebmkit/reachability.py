@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 DATA_SECOND_MOMENT = 0.27
-"""`E||x_0||^2 / D` of photographs scaled to [-1, 1]: 0.25 to 0.3 for CIFAR-10 and the like; it moves the rule little."""
+"""`E||x_0||^2 / D` of photographs scaled to [-1, 1]: 0.25 to 0.3 for CIFAR-10 and the like; it matters little."""
 
 LOWEST, HIGHEST = 0.8, 1.6
 """Ratios outside of this range are warned about: far below cannot reach the data, far above overshoots."""

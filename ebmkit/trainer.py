@@ -57,6 +57,11 @@ class Outcome:
     step: int
     finished: bool
 
+    @property
+    def model(self) -> Path:
+        """The model file."""
+        return RunFolder(self.folder).model
+
 
 class _Chains:
     """The run's buffer and sampler, as an objective may use them."""
@@ -114,7 +119,8 @@ class Trainer:
         started, images_at_start = time.perf_counter(), self.images_seen
         self.model.train()
         saved_at = self.step if self.run.model.is_file() else -1
-        with contextlib.closing(self.data):
+        # Steps seed torch's global generator for the networks' own randomness; the caller's is given back.
+        with contextlib.closing(self.data), torch.random.fork_rng(self._devices()):
             while self.step < options.steps and not stop():
                 metrics = self.train_step()
                 self.view.step(self.step)
@@ -133,6 +139,9 @@ class Trainer:
         if finished:
             self.hooks.ebmkit_train_end(run=self.info, step=self.step)
         return Outcome(self.run.folder, self.step, finished)
+
+    def _devices(self) -> list[str]:
+        return [self.device] if self.device.startswith("cuda") else []
 
     def train_step(self) -> dict[str, Tensor]:
         """One step of Algorithm 1; returns its metrics as detached scalar tensors."""
@@ -160,7 +169,7 @@ class Trainer:
         self.step += 1
         self.images_seen += recipe.train.batch_size
         metrics["gradient_norm"] = gradient_norm
-        metrics["learning_rate"] = torch.tensor(learning_rate)
+        metrics["learning_rate"] = torch.tensor(learning_rate, dtype=torch.float64)
         return metrics
 
     def _loss(self, pairs: Pairs, random: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:

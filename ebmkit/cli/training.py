@@ -54,7 +54,7 @@ def train(
         )
         sys.exit(130)
     grids = sorted((run / "samples").glob("*.png"))
-    target.print(f"trained {outcome.step} steps; model: {run / 'model.safetensors'}", markup=False)
+    target.print(f"trained {outcome.step} steps; model: {outcome.model}", markup=False)
     if grids:
         target.print(f"samples: {grids[-1]}", markup=False)
     target.print(

@@ -37,6 +37,8 @@ def to_8_bit(picture: Image.Image, channels: int) -> Image.Image:
     """Decode and convert to mode L or RGB; alpha is dropped, 16 bits become 8, of an animation the first frame."""
     try:
         picture.load()
+        # Alpha is dropped, also that of palettes, about which Pillow would warn.
+        picture.info.pop("transparency", None)
         if picture.mode.startswith("I"):
             # Pillow's own conversion clips 16-bit values at 255 instead of scaling them.
             values = np.asarray(picture).astype(np.int64).clip(0, 65535)

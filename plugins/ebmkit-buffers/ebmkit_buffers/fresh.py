@@ -42,5 +42,6 @@ class Fresh(Buffer):
             return []
         return [
             f"use: 'fresh' needs time_steps = 1, not {context.time_steps}: its chains start from noise at every step "
-            "and never reach later time steps; set time_steps = 1 and sampler.steps to the whole chain's length, or use 'cyclic'"
+            "and never reach later time steps; set time_steps = 1 and sampler.steps to the whole chain's length, "
+            "or use 'cyclic'"
         ]

@@ -20,8 +20,8 @@ class Langevin(Sampler):
     """K Langevin steps: `x <- x - eta/2 * grad_x f(x, t) + sigma * N(0, I)` (eq. 9, Algorithm 1).
 
     Step size and noise are two separate settings, as in the paper's Table 7. Both are schedules over the sweep:
-    progress is 0 at the first step at t = T and 1 at the very last step at t = 1, so a noise that ends at 0 is exactly 0
-    there.
+    progress is 0 at the first step at t = T and 1 at the very last step at t = 1, so a noise that ends at 0 is
+    exactly 0 there.
     """
 
     name = "langevin"

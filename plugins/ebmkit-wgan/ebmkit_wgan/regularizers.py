@@ -28,8 +28,8 @@ class GradientPenalty(Regularizer):
         weight: float = Field(default=200.0, ge=0, description="lambda, the weight of the penalty in the loss.")
         norm: Literal["sample", "pixel"] = Field(
             default="sample",
-            description="Norm over C, H, W of each sample (eq. 18, 19), or over the channels of each pixel, the penalty "
-            "then averaged over pixels.",
+            description="Norm over C, H, W of each sample (eq. 18, 19), or over the channels of each pixel, "
+            "the penalty then averaged over pixels.",
         )
 
     options: Options
