@@ -96,7 +96,7 @@ class Trainer:
         self.data: ImageSource = open_images(
             recipe.data,
             context,
-            recipe.train.batch_size,
+            recipe.train.batch_size // context.world_size,
             state=None if saved is None else saved.local["data"],
             warn=view.say,
             progress=view.loading,
@@ -128,7 +128,7 @@ class Trainer:
                 if last or self.step % options.log_every == 0:
                     rate = (self.images_seen - images_at_start) / (time.perf_counter() - started)
                     self._log(metrics, rate)
-                if options.sample_every and (last or self.step % options.sample_every == 0):
+                if options.sample_every and self.step % options.sample_every == 0:
                     self._draw_samples()
                 if last or self.step % options.checkpoint_every == 0:
                     self._save()
@@ -215,8 +215,9 @@ class Trainer:
         shared: dict[str, checkpoints.Stateful] = {"model": self.model, "ema": self.ema, "engine": self.engine}
         local: dict[str, checkpoints.Stateful] = {"buffer": self.buffer, "data": self.data}
         keep = self.recipe.train.keep_checkpoints
-        path = checkpoints.save_checkpoint(self.run, self.step, self.images_seen, shared, local, keep)
+        # The model file first: after a kill between the two, the resumed run comes by here again.
         save_model(self.run.model, self.averaged, self.recipe, self.images_seen, self.step)
+        path = checkpoints.save_checkpoint(self.run, self.step, self.images_seen, shared, local, keep)
         self.hooks.ebmkit_checkpoint(run=self.info, step=self.step, path=path)
 
     def _restore(self, saved: checkpoints.Checkpoint) -> None:

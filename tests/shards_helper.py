@@ -5,12 +5,18 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
+from ebmkit.data.images import open_images
+from ebmkit.data.source import ImageSource
+from ebmkit.interfaces import Context
 from ebmkit.options import DataOptions
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -69,3 +75,34 @@ def options(shards: str | list[str], **changes: object) -> DataOptions:
 def numbers_of(images: np.ndarray) -> list[int]:
     """The numbers that the pixels of `[B, 3, H, W]` images carry."""
     return [int(image[0, 0, 0]) + 256 * int(image[1, 0, 0]) for image in images]
+
+
+def context(rank: int = 0, world_size: int = 1, seed: int = 3) -> Context:
+    return Context((3, 8, 8), 10, "cpu", rank, world_size, seed)
+
+
+@contextmanager
+def stream(
+    shards: Any,
+    batch_size: int = 1,
+    at: Context | None = None,
+    state: dict[str, Any] | None = None,
+    told: list[str] | None = None,
+    **changes: Any,
+) -> Iterator[ImageSource]:
+    chosen = options(shards, cache="off", **({"shuffle": 7} | changes))
+    warn = (told if told is not None else []).append
+    with open_images(chosen, at or context(), batch_size, state, warn) as source:
+        yield source
+
+
+def take(source: ImageSource, batches: int) -> list[int]:
+    """The labels of so many batches; the pixels must agree with them."""
+    labels: list[int] = []
+    for _ in range(batches):
+        batch = source.next()
+        assert batch.images.dtype == torch.uint8
+        assert batch.labels.dtype == torch.int64
+        assert numbers_of(batch.images.numpy()) == batch.labels.tolist()
+        labels += batch.labels.tolist()
+    return labels

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from shards_helper import encoded
 
 from ebmkit.data.decode import Decoder, WrongSize
 from ebmkit.data.framing import CorruptImage
+from shards_helper import encoded
 
 RGB = Decoder((3, 16, 16), "refuse")
 GREY = Decoder((1, 16, 16), "refuse")
@@ -64,7 +64,7 @@ def test_16_bits_are_scaled_not_clipped() -> None:
 def test_alpha_is_dropped_and_palettes_are_looked_up() -> None:
     transparent = np.concatenate([colours(), np.full((16, 16, 1), 9, np.uint8)], -1)
     assert torch.equal(RGB(encoded(Image.fromarray(transparent), "PNG")), COLOURS)
-    few = Image.fromarray((colours() // 64 * 64)).quantize(64)
+    few = Image.fromarray(colours() // 64 * 64).quantize(64)
     want = torch.from_numpy(np.array(few.convert("RGB"))).permute(2, 0, 1)
     assert torch.equal(RGB(encoded(few, "PNG", transparency=bytes([0, 128]))), want)
 

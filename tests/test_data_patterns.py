@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from shards_helper import write_shards
 
 from ebmkit.data.manifest import read_manifest
 from ebmkit.data.patterns import expand
 from ebmkit.errors import BadData
+from shards_helper import write_shards
 
 
 @pytest.fixture
@@ -38,9 +38,7 @@ def test_urls_and_commands_pass_with_braces_but_without_globs() -> None:
     ]
 
 
-def test_relative_to_the_working_folder(
-    shards: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_to_the_working_folder(shards: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert [Path(name).resolve() for name in expand("train-00000[01].tar")] == [Path(name) for name in shards[:2]]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -55,7 +54,7 @@ def make_shards(
             quality=quality,
             shard_size=shard_size,
             seed=seed,
-            workers=workers or os.cpu_count() or 1,
+            workers=workers,
             limit=limit,
             root=root,
             split=split,

@@ -24,19 +24,20 @@ START_METHOD = "fork" if sys.platform == "linux" else None
 
 def start_workers(dataset: IterableDataset[T], workers: int) -> Iterator[T]:
     """The items of `dataset`: one from each worker in turn. They end when the iterator is deleted."""
-    loader: DataLoader[T] = DataLoader(
-        dataset,
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        multiprocessing_context=START_METHOD if workers else None,
-        worker_init_fn=_quieten,
-        # An own generator: the loader would draw a seed from the global one, and change the run's random numbers.
-        generator=torch.Generator(),
-    )
     with warnings.catch_warnings():
-        # Python 3.12 warns of every fork in a process with threads.
+        # Python 3.12 warns of every fork in a process with threads, torch of more workers than CPUs: both are meant.
         warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+        loader: DataLoader[T] = DataLoader(
+            dataset,
+            batch_size=None,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            multiprocessing_context=START_METHOD if workers else None,
+            worker_init_fn=_quieten,
+            # An own generator: the loader would draw a seed from the global one, and change the run's random numbers.
+            generator=torch.Generator(),
+        )
         iterator = iter(loader)
     return _explained(iterator)
 

@@ -48,32 +48,37 @@ def read_shard(shard: str, damaged: Callable[[str], None], expected: int | None 
         troubles.append(_first_line(error))
         return True
 
-    count = 0
     try:
         stream = _open(shard)
     except (OSError, ValueError, ImportError) as error:
         damaged(f"cannot be opened: {_first_line(error)}")
         return
-    complete = False
+    tail, count, held = _Tail(stream), 0, None
     try:
-        tail = _Tail(stream)
         files = tar_file_expander([{"url": shard, "stream": tail}], handler=note)
         for sample in group_by_keys(files, handler=note):
-            count += 1
-            yield _raw(shard, sample)
-        if not troubles:
-            tail.drain()
-            complete = tail.ended
-        stream.close()
-    except UNPACKING_ERRORS as error:
-        note(error)
+            # One sample is held back: in a shard that was cut short the last one may lack a part, such as its label.
+            if held is not None:
+                count += 1
+                yield held
+            held = _raw(shard, sample)
+        tail.drain()
+        try:
+            stream.close()
+        except OSError as error:
+            note(error)
     finally:
         _close_quietly(stream)
-    if troubles:
-        damaged(f"is damaged after {count} samples: {troubles[-1]}")
-    elif not complete:
-        damaged(f"is cut short after {count} samples: it has no end mark")
-    elif expected is not None and count != expected:
+    if tail.trouble is not None:
+        note(tail.trouble)
+    if troubles or not tail.ended:
+        reason = f": {troubles[-1]}" if troubles else ": it has no end mark"
+        damaged(f"is damaged or cut short after {count} whole samples{reason}")
+        return
+    if held is not None:
+        count += 1
+        yield held
+    if expected is not None and count != expected:
         damaged(f"has {count} samples, its manifest.json says {expected}")
 
 
@@ -100,14 +105,27 @@ def _open(shard: str) -> _Readable:
 class _Tail:
     """A stream that unpacks itself, checksum included, and remembers how it ended."""
 
+    trouble: Exception | None = None
+    """Why reading stopped early. Not raised: what was unpacked before is still good, and would be lost."""
+
     def __init__(self, stream: _Readable) -> None:
-        prefixed = _Prefixed(stream)
-        unpack = unpacker(prefixed.head)
-        self._stream: Any = unpack(prefixed, "rb") if unpack else prefixed
         self._last = b""
+        try:
+            prefixed = _Prefixed(stream)
+            unpack = unpacker(prefixed.head)
+            # `read1` does not read on for more than it already has, so that it returns all there is before an error.
+            self._read: Callable[[int], bytes] = unpack(prefixed, "rb").read1 if unpack else prefixed.read
+        except UNPACKING_ERRORS as error:
+            self.trouble = error
 
     def read(self, size: int) -> bytes:
-        data: bytes = self._stream.read(size)
+        if self.trouble is not None:
+            return b""
+        try:
+            data = self._read(size)
+        except UNPACKING_ERRORS as error:
+            self.trouble = error
+            return b""
         self._last = (self._last + data)[-512:] if len(data) < 512 else data[-512:]
         return data
 

@@ -18,7 +18,7 @@ from ebmkit.data.making.framed import Framing
 from ebmkit.data.making.sources import Source
 from ebmkit.errors import EbmkitError
 
-BLOCK = 32
+BLOCK = 8
 """Images that a worker process gets at a time."""
 
 
@@ -50,7 +50,7 @@ def encode_all(source: Source, framing: Framing, order: Sequence[int], workers: 
         waiting: deque[Future[list[Encoded]]] = deque()
         for block in blocks:
             waiting.append(pool.submit(_encode_block, block))
-            if len(waiting) > 4 * workers:
+            if len(waiting) > 3 * workers:
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()

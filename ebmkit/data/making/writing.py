@@ -97,7 +97,7 @@ class ShardWriter:
     def _refuse_overwriting(self) -> None:
         if (self._folder / MANIFEST).exists():
             raise BadInput(f"{self._folder} already has a {MANIFEST}; choose another folder, or delete this one first")
-        present = sorted(path.name for path in self._folder.glob("*.tar*"))
+        present = sorted(path.name for path in self._folder.glob("[!.]*.tar*"))
         if present:
             raise BadInput(
                 f"{self._folder} already has shards ({present[0]}); choose another folder, or delete them first"
