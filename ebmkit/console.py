@@ -9,6 +9,7 @@ from types import TracebackType
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -84,7 +85,7 @@ class LiveView:
         table = Table.grid(padding=(0, 3))
         shown = {LABELS[name]: self.row[name] for name in LABELS if name in self.row}
         shown |= {name: value for name, value in self.row.items() if name not in LABELS and name not in HIDDEN}
-        cells = [f"[dim]{name}[/dim] {value:.5g}" for name, value in shown.items()]
+        cells = [f"[dim]{escape(name)}[/dim] {value:.5g}" for name, value in shown.items()]
         for first in range(0, len(cells), 3):
             table.add_row(*cells[first : first + 3])
         return Group(self.progress, table)

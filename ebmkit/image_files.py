@@ -35,6 +35,8 @@ def open_output(path: Path, count: int) -> Iterator[Write]:
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise BadInput(f"{path}: already exists and is not overwritten; choose another --out")
+    if path.suffix.lower() in _FILES and path.is_dir():
+        raise BadInput(f"{path}: is a folder, and its name ends like a file's; choose another --out")
     if path.suffix.lower() in _FILES:
         collected: list[Tensor] = []
         _make_folder(path.parent)

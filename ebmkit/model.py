@@ -18,7 +18,7 @@ from ebmkit.device import choose_device
 from ebmkit.energy_model import EnergyModel
 from ebmkit.errors import BadInput, PluginMissing, RecipeError
 from ebmkit.files import write_atomically
-from ebmkit.interfaces import PLUGIN_API
+from ebmkit.interfaces import PLUGIN_API, Schedule
 from ebmkit.noise import PerImageNoise
 from ebmkit.pipeline import build_energy, build_regularizers, frozen
 from ebmkit.recipe import Recipe
@@ -114,6 +114,8 @@ def save_model(path: Path, energy: EnergyModel, recipe: Recipe, images_seen: int
     """Write the model file of these (EMA) weights, atomically."""
     registry = default_registry()
     used = {(part.kind, part.name) for part in recipe.parts.values()}
+    options = [part.options for part in recipe.parts.values()] + [recipe.optimizer]
+    used |= {("schedule", value.name) for item in options for _, value in item if isinstance(value, Schedule)}
     found = [registry.find(kind, name) for kind, name in sorted(used)]
     plugins = {f"{item.kind}.{item.name}": f"{item.distribution} {item.version}" for item in found}
     metadata = {

@@ -12,9 +12,12 @@ from ebmkit.errors import BadInput
 def parse_value(text: str) -> Any:
     """A TOML value; bare words are text, so that `--set energy.use=resnet` needs no quotes."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        table = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        # A TOML error is a ValueError, and so is a number of more digits than Python reads.
         return text
+    # Text of several lines may happen to be TOML of several keys.
+    return table["value"] if len(table) == 1 else text
 
 
 def parse(assignments: Iterable[str]) -> dict[str, Any]:
@@ -34,12 +37,18 @@ def parse(assignments: Iterable[str]) -> dict[str, Any]:
 def apply(table: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of the recipe's table with each dotted key set; lists are addressed by index or by a part's name.
 
-    `regularizers.0.weight` and `regularizers.wgan_lp.weight` are the same key if `wgan_lp` comes first.
+    `regularizers.0.weight` and `regularizers.wgan_lp.weight` are the same key if `wgan_lp` comes first. The order of
+    the overrides does not matter: a part's name, its `use`, is set before its options.
     """
     result: dict[str, Any] = _copy(table)
-    for key, value in overrides.items():
+    for key, value in sorted(overrides.items(), key=_from_the_top):
         _set(result, key, value)
     return result
+
+
+def _from_the_top(item: tuple[str, Any]) -> tuple[int, bool]:
+    key, _ = item
+    return key.count("."), not key.endswith(".use")
 
 
 def _set(result: dict[str, Any], key: str, value: Any) -> None:
@@ -49,7 +58,7 @@ def _set(result: dict[str, Any], key: str, value: Any) -> None:
         node = _child(node, part, ".".join(parents[: depth + 1]))
     if isinstance(node, list):
         node[_index(node, last, key)] = _copy(value)
-    elif last == "use" and node.get("use") != value:
+    elif parents and last == "use" and node.get("use") != value:
         # Another part has other options: keeping the old ones would only be a list of unknown keys.
         node.clear()
         node["use"] = value

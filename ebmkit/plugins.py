@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any
@@ -87,7 +88,8 @@ def load_entry_point(entry: EntryPoint) -> LoadedPlugin | BrokenPlugin:
     except PluginFault as fault:
         return _broken(entry, str(fault))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the plugin's code may raise anything; it must not stop ebmkit
-        return _broken(entry, f"{type(error).__name__}: {error}")
+        # One line, however long a story the error tells.
+        return _broken(entry, ": ".join(filter(None, [type(error).__name__, " ".join(str(error).split())])))
     return LoadedPlugin(entry.name, module, components)
 
 
@@ -104,7 +106,10 @@ def components_of(module: Any, plugin: str, distribution: str, version: str) -> 
     try:
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        raise PluginFault(f"it implements a hook that ebmkit does not have: {error}") from error
+        unknown = [caller.name for caller in manager.get_hookcallers(module) or () if not caller.has_spec()]
+        near = get_close_matches(unknown[0], [name for name in dir(hookspecs) if name.startswith("ebmkit_")], n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise PluginFault(f"it implements a hook that ebmkit does not have, '{unknown[0]}'{hint}") from error
     found: list[Registered] = []
     for kind, hook in hookspecs.HOOK_OF_KIND.items():
         for classes in getattr(manager.hook, hook)():
@@ -134,7 +139,10 @@ def _check_class(component: Any, kind: str, hook: str) -> None:
 
 def _source(entry: EntryPoint) -> tuple[str, str]:
     distribution = entry.dist
-    return (distribution.name, distribution.version) if distribution else ("unknown", "unknown")
+    if distribution is None:
+        return "unknown", "unknown"
+    # Damaged metadata has neither, whatever its type says.
+    return distribution.name or "unknown", distribution.version or "unknown"
 
 
 def _broken(entry: EntryPoint, reason: str) -> BrokenPlugin:

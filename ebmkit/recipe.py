@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import tomli_w
 
 from ebmkit import overrides as overriding
-from ebmkit.binder import Binder, show
+from ebmkit.binder import Binder, quote, show
 from ebmkit.errors import BadInput, RecipeError
 from ebmkit.interfaces import BaseOptions, Context
 from ebmkit.options import DataOptions, OptimizerOptions, TrainOptions
@@ -28,6 +29,7 @@ KEYS = ("seed", "time_steps", *SECTIONS, *PARTS, REGULARIZERS)
 MAX_BYTES = 1_000_000
 MAX_SEED = 2**63 - 1
 MAX_TIME_STEPS = 100_000
+TOO_DEEP = "nested too deeply; this is no recipe"
 SHIPPED = Path(__file__).parent / "recipes"
 
 
@@ -101,10 +103,17 @@ def load(source: str | Path, set_values: Mapping[str, Any] | None = None, regist
 def find(source: str | Path) -> Path:
     """The file that `source` means: a path, or the name of a recipe that ships with ebmkit."""
     path = Path(source)
-    if path.is_file():
-        return path
-    if path.is_dir():
-        raise BadInput(f"{source}: is a folder, not a recipe file")
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        pass
+    except OSError as error:
+        raise BadInput(f"{show(str(source))}: cannot be read: {error.strerror}") from error
+    else:
+        if stat.S_ISREG(mode):
+            return path
+        what = "a folder" if stat.S_ISDIR(mode) else "a special file"
+        raise BadInput(f"{source}: is {what}, not a recipe file")
     shipped = shipped_recipes()
     if str(source) in shipped:
         return shipped[str(source)]
@@ -128,9 +137,11 @@ def read_toml(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise BadInput(f"{path}: not valid TOML: {error}") from error
     except RecursionError as error:
-        raise BadInput(f"{path}: nested too deeply; this is no recipe") from error
+        raise BadInput(f"{path}: {TOO_DEEP}") from error
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: not UTF-8 text (byte {error.start})") from error
+    except ValueError as error:
+        raise BadInput(f"{path}: cannot be read: {error}") from error
     except OSError as error:
         raise BadInput(f"{path}: cannot be read: {error.strerror}") from error
 
@@ -143,11 +154,17 @@ def from_table(
     registry: Registry | None = None,
 ) -> Recipe:
     """Bind a recipe's table; raises `RecipeError` with all of its problems."""
-    table = overriding.apply(table, set_values or {})
-    binder = Binder(registry or default_registry())
+    try:
+        return _bind(overriding.apply(table, set_values or {}), source, name, registry or default_registry())
+    except RecursionError as error:
+        raise BadInput(f"{source}: {TOO_DEEP}") from error
+
+
+def _bind(table: Mapping[str, Any], source: str, name: str, registry: Registry) -> Recipe:
+    binder = Binder(registry)
     for key in table:
         if key not in KEYS:
-            binder.complain(key, "unknown key" + suggest(key, KEYS))
+            binder.complain(quote(key), "unknown key" + suggest(key, KEYS))
     seed = _whole_number(binder, table, "seed", 0, MAX_SEED, default=0)
     time_steps = _whole_number(binder, table, "time_steps", 1, MAX_TIME_STEPS)
     sections = {key: _section(binder, table, key, model) for key, model in SECTIONS.items()}

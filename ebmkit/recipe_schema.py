@@ -7,6 +7,7 @@ from typing import Any
 from ebmkit.interfaces import BaseOptions
 from ebmkit.recipe import MAX_SEED, MAX_TIME_STEPS, PARTS, REGULARIZERS, SECTIONS
 from ebmkit.registry import Registry
+from ebmkit.schedule_option import SCHEDULE_TABLE
 
 
 def recipe_schema(registry: Registry) -> dict[str, Any]:
@@ -49,7 +50,16 @@ def _part(registry: Registry, kind: str, name: str) -> dict[str, Any]:
 
 
 def _options(model: type[BaseOptions]) -> dict[str, Any]:
-    schema = model.model_json_schema()
-    # Nothing but the recipe's own definitions is referred to; pydantic has no models within options.
-    schema.pop("$defs", None)
+    schema: dict[str, Any] = _with_schedules(model.model_json_schema())
     return schema
+
+
+def _with_schedules(node: Any) -> Any:
+    """The schema with a reference to the recipe's own definition wherever a schedule may stand."""
+    if node == SCHEDULE_TABLE:
+        return {"$ref": "#/$defs/schedule"}
+    if isinstance(node, dict):
+        return {key: _with_schedules(item) for key, item in node.items()}
+    if isinstance(node, list):
+        return [_with_schedules(item) for item in node]
+    return node

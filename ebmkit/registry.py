@@ -11,7 +11,7 @@ import pluggy
 
 from ebmkit.errors import PluginMissing
 from ebmkit.interfaces import KINDS
-from ebmkit.plugins import BrokenPlugin, LoadedPlugin, Registered, discover, new_manager
+from ebmkit.plugins import DISABLE_VARIABLE, BrokenPlugin, LoadedPlugin, Registered, discover, new_manager
 
 
 def suggest(name: str, names: Iterable[str]) -> str:
@@ -32,9 +32,13 @@ class Registry:
             if isinstance(plugin, BrokenPlugin):
                 self.broken.append(plugin)
                 continue
-            self.hooks.register(plugin.module, name=plugin.plugin)
+            # By module: two distributions may well have chosen the same plugin name.
+            if not self.hooks.is_registered(plugin.module):
+                self.hooks.register(plugin.module)
             for item in plugin.components:
-                self._found.setdefault((item.kind, item.name), []).append(item)
+                found = self._found.setdefault((item.kind, item.name), [])
+                if all(item.component is not other.component for other in found):
+                    found.append(item)
 
     def __iter__(self) -> Iterator[Registered]:
         """Every component, by kind (in the order of `KINDS`) and name."""
@@ -51,8 +55,11 @@ class Registry:
         if len(found) == 1:
             return found[0]
         if found:
-            sources = " and ".join(f"{item.distribution} {item.version}" for item in found)
-            raise PluginMissing(f"{kind} '{name}' is ambiguous: both {sources} provide it; uninstall or disable one")
+            sources = " and ".join(f"{i.distribution} {i.version} (plugin '{i.plugin}')" for i in found)
+            raise PluginMissing(
+                f"{kind} '{name}' is ambiguous: {sources} provide it; uninstall one, or disable its plugin with "
+                f"{DISABLE_VARIABLE}=PLUGIN"
+            )
         message = f"unknown {kind} '{name}'"
         hint = suggest(name, self.names(kind))
         if not hint:

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,11 +75,28 @@ class RunFolder:
         """Hold the run for this process; raises `BadInput` while another one trains in it."""
         with self.lock.open("w") as file:
             try:
-                # The kernel lets go of it however the process ends.
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+                # The kernel lets go of it however the process ends. Not flock: data workers are forks and would inherit
+                # that lock, and hold it for seconds after their parent was killed.
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError) as error:
                 raise BadInput(f"{self.folder}: another process is training in this run folder") from error
             yield
+
+    @contextmanager
+    def discarded_if_empty(self) -> Iterator[None]:
+        """Remove the folder again if an error comes before anything was trained, so that the next try may have it."""
+        try:
+            yield
+        except BaseException:
+            if not self.metrics.exists() and not self.model.exists() and not self.complete_checkpoints():
+                self.clean()
+                for path in (self.recipe, self.lock):
+                    path.unlink(missing_ok=True)
+                # Whatever else stands in the folder stays, and the folder with it.
+                for folder in (self.samples, self.checkpoints, self.folder):
+                    with suppress(OSError):
+                        folder.rmdir()
+            raise
 
     def complete_checkpoints(self) -> list[tuple[int, Path]]:
         """(step, folder) of every complete checkpoint, oldest first; unfinished ones have temporary names."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -44,9 +44,13 @@ def run_training(
     if not resume:
         _require_data(recipe)
         run.create(recipe.to_toml())
-    with run.locked():
+    with run.locked(), nullcontext() if resume else run.discarded_if_empty():
         if resume:
             run.clean()
+            done = max((step for step, _ in run.complete_checkpoints()), default=0)
+            if done >= recipe.train.steps and run.model.is_file():
+                view.say(f"{run.folder}: already finished, at step {done}; --set train.steps=N goes on to step N")
+                return Outcome(run.folder, done, True)
             run.keep_recipe(recipe.to_toml())
         trainer = Trainer(recipe, run, device, view)
         if resume:

@@ -13,6 +13,8 @@ from ebmkit.errors import PluginMissing
 from ebmkit.interfaces import Schedule
 
 CONSTANT = "constant"
+SCHEDULE_TABLE = {"title": "schedule table"}
+"""Stands in an option's JSON Schema for any schedule; pydantic refuses a `$ref` to what it does not know."""
 
 
 def _from_plain(value: object) -> object:
@@ -38,14 +40,15 @@ def to_plain(schedule: Schedule) -> Any:
     options = schedule.options.model_dump(mode="json")
     if schedule.name == CONSTANT:
         return options["value"]
-    return {"use": schedule.name, **options}
+    # TOML has no null; what is left out is None again when the table is read.
+    return {"use": schedule.name, **{key: value for key, value in options.items() if value is not None}}
 
 
 ScheduleOption = Annotated[
     InstanceOf[Schedule],
     BeforeValidator(_from_plain),
     PlainSerializer(to_plain),
-    WithJsonSchema({"anyOf": [{"type": "number"}, {"$ref": "#/$defs/schedule"}]}),
+    WithJsonSchema({"anyOf": [{"type": "number"}, SCHEDULE_TABLE]}),
 ]
 """A number (constant) or `{ use = "linear", start = 0.3, end = 0.0 }`; the value of the option is a `Schedule`."""
 

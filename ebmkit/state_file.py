@@ -34,7 +34,8 @@ def load_state(path: Path, device: str = "cpu") -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt", device=device) as file:
             tree = json.loads((file.metadata() or {})["state"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dictionary
+            # Copies: what safetensors gives is a view of the file, which may be gone before it is first touched.
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 - not a dictionary
         state = _unpack(tree, tensors)
     except (SafetensorError, KeyError, ValueError, TypeError, OSError, RecursionError) as error:
         raise BadInput(f"{path}: not a complete ebmkit state file ({type(error).__name__}: {error})") from error
@@ -46,12 +47,16 @@ def load_state(path: Path, device: str = "cpu") -> dict[str, Any]:
 def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
         # A copy on the CPU: safetensors refuses tensors that share memory.
-        tensors[path] = value.detach().to("cpu", copy=True).contiguous()
-        return {_TENSOR: path}
+        name = path
+        while name in tensors:
+            # Paths are for people; {"a/b": ...} and {"a": {"b": ...}} have the same one.
+            name += "'"
+        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+        return {_TENSOR: name}
     if isinstance(value, Mapping):
-        if all(isinstance(key, str) for key in value):
+        if all(isinstance(key, str) and not key.startswith("$") for key in value):
             return {key: _pack(item, f"{path}/{key}", tensors) for key, item in value.items()}
-        # JSON has text keys only; an optimizer's state is keyed by number.
+        # JSON has text keys only, and an optimizer's state is keyed by number; "$" marks our own references.
         pairs = [[key, _pack(item, f"{path}/{key}", tensors)] for key, item in value.items()]
         return {_PAIRS: pairs}
     if isinstance(value, list | tuple):

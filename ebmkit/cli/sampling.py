@@ -19,7 +19,7 @@ Seed = Annotated[int, typer.Option(min=0, help="The same seed draws the same ima
 
 def sample(
     model: ModelFile,
-    extra: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    extra: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="KEY=VALUE")] = None,
     count: Annotated[int, typer.Option(min=1, help="How many images.")] = 64,
     out: Annotated[
         Path,

@@ -29,7 +29,7 @@ def collect(set_values: list[str] | None, extra: list[str] | None) -> dict[str, 
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")] = "digits",
-    extra: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    extra: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="KEY=VALUE")] = None,
     set_values: SetValues = None,
     run_dir: Annotated[Path | None, typer.Option(help="Where the run goes; runs/NAME by default.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the run folder.")] = False,

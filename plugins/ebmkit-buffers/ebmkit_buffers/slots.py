@@ -26,7 +26,9 @@ class Slots:
         self.t = torch.randint(1, context.time_steps + 1, (count,), generator=generator, device=context.device)
 
     def choose(self, n: int, generator: torch.Generator) -> Tensor:
-        """`n` different slots, uniformly."""
+        """`n` different slots, uniformly; raises `ValueError` where there are fewer."""
+        if n > len(self.t):
+            raise ValueError(f"the buffer has {len(self.t)} slots here, fewer than the {n} chains wanted")
         return torch.randperm(len(self.t), generator=generator, device=self.t.device)[:n]
 
     def state_dict(self) -> dict[str, Any]:
@@ -35,7 +37,9 @@ class Slots:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back `x` and `t`; raises `ValueError` where the shapes differ."""
-        for name, mine in (("x", self.x), ("t", self.t)):
+        own = {"x": self.x, "t": self.t}
+        for name, mine in own.items():
             if state[name].shape != mine.shape:
                 raise ValueError(f"buffer {name} has shape {tuple(state[name].shape)}, expected {tuple(mine.shape)}")
+        for name, mine in own.items():
             mine.copy_(state[name])

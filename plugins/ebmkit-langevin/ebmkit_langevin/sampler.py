@@ -73,6 +73,7 @@ class Langevin(Sampler):
         """K steps of eq. 9 from `x[B, C, H, W]` at `t[B]`."""
         from ebmkit_langevin.functional import clip_norm, energy_gradient, langevin_step
 
+        x = x.detach()
         row = self.context.time_steps - t
         step_sizes, sigmas = self.step_sizes.to(x.dtype)[row], self.sigmas.to(x.dtype)[row]
         for k in range(self.steps):
@@ -88,7 +89,7 @@ class Langevin(Sampler):
     def sweep_budget(cls, options: Any, context: Context) -> SweepBudget:
         """Sums of `eta / 2` and `sigma^2` over the sweep's T*K steps."""
         values = [pair for row in sweep_table(options, context) for pair in row]
-        return SweepBudget(sum(eta / 2 for eta, _ in values), sum(sigma**2 for _, sigma in values))
+        return SweepBudget(sum(eta / 2 for eta, _ in values), sum(sigma * sigma for _, sigma in values))
 
     @classmethod
     def problems(cls, options: Any, context: Context) -> list[str]:
@@ -108,7 +109,7 @@ def sweep_table(options: Langevin.Options, context: Context) -> list[list[tuple[
     sigmas = [options.noise(p) for p in _progress(options, time_steps)]
     if isinstance(options.step_size, str):
         channels, height, width = context.image_shape
-        added = sum(sigma**2 for sigma in sigmas)
+        added = sum(sigma * sigma for sigma in sigmas)
         eta = step_size_for(
             options.auto_ratio, time_steps * steps, added, channels * height * width, AUTO_GRADIENT_NORM
         )

@@ -73,6 +73,9 @@ class CosineRestarts(Schedule):
     def __call__(self, progress: float) -> float:
         """The value in the cycle that `progress` falls into; exactly `end` at progress 1."""
         cycles, growth = self.options.cycles, self.options.growth
+        if progress >= 1:
+            # Rounding may leave the last cycle a hair short of its end.
+            return float(self.options.end)
         remaining = progress * math.fsum(growth**i for i in range(cycles))
         for cycle in range(cycles):
             length = growth**cycle
@@ -101,4 +104,5 @@ class Geometric(Schedule):
 def _cosine(start: float, end: float, progress: float) -> float:
     if progress >= 1:
         return float(end)
-    return float(end + (start - end) * (1 + math.cos(math.pi * progress)) / 2)
+    weight = (1 + math.cos(math.pi * progress)) / 2
+    return float(start * weight + end * (1 - weight))

@@ -29,7 +29,8 @@ def gradient_norm(energy: EnergyFunction, xhat: Tensor, t: Tensor, norm: Norm) -
     if not gradient.requires_grad:
         # Compiled code has been known to drop this silently, and the penalty would then train nothing.
         raise RuntimeError(
-            "the energy's input gradient is not differentiable: the gradient penalty needs double backward"
+            "the energy's input gradient depends on nothing that can be trained, so the gradient penalty would do "
+            "nothing: it needs trainable parameters and an energy that can be differentiated twice (double backward)"
         )
     return torch.linalg.vector_norm(gradient, dim=(1, 2, 3) if norm == "sample" else 1)
 
