@@ -36,6 +36,7 @@ _BOUND = {
     "less_than_equal": "must be at most {le}",
     "too_short": "must have at least {min_length} item{s}",
     "too_long": "must have at most {max_length} item{s}",
+    "int_parsing_size": "must fit into 64 bits, as in TOML",
     "string_too_short": "must have at least {min_length} character{s}",
     "string_too_long": "must have at most {max_length} character{s}",
     "missing": "is required",
@@ -108,8 +109,9 @@ class Binder:
                 self.complain(f"{path}.{quote(key)}", "unknown option" + suggest(key, model.model_fields))
                 continue
             value = freeze(raw)
-            if _mistaken_for_literal(value, field.annotation):
-                choices = " or ".join(map(_toml, get_args(field.annotation)))
+            if _no_literal(value, field.annotation):
+                *others, last = map(_toml, get_args(field.annotation))
+                choices = f"{', '.join(others)} or {last}" if others else last
                 self.complain(f"{path}.{key}", f"must be {choices}, not {show(value)}")
                 continue
             if takes_schedule(field) and (isinstance(value, Mapping) or _is_number(value)):
@@ -125,7 +127,7 @@ class Binder:
             return None
         for key in bound:
             if _exceeds_64_bits(getattr(result, key)):
-                self.complain(f"{path}.{key}", f"must be less than 2^63, as in TOML, not {show(bound[key])}")
+                self.complain(f"{path}.{key}", f"must fit into 64 bits, as in TOML, not {show(bound[key])}")
         return result if len(self.problems) == before else None
 
     def component(self, kind: str, value: object, path: str) -> tuple[type, Any] | None:
@@ -168,9 +170,10 @@ class Binder:
                 continue
             if len({fault.branch for fault in faults}) > 1:
                 faults = _nearest_branch(faults)
-            for fault in faults:
-                if not fault.only_follows:
-                    self.complain(".".join((path, *fault.path)), _sentence(fault))
+            told = [(".".join((path, *fault.path)), _sentence(fault)) for fault in faults if not fault.only_follows]
+            # Once: each item that an empty list lacks is a fault of its own to pydantic.
+            for where, message in dict.fromkeys(told):
+                self.complain(where, message)
 
 
 class _Fault(NamedTuple):
@@ -249,15 +252,13 @@ def _is_number(value: object) -> bool:
 
 def _exceeds_64_bits(value: object) -> bool:
     """TOML has no such whole numbers; a recipe with one could not be read again."""
-    if isinstance(value, tuple):
-        return any(map(_exceeds_64_bits, value))
+    if isinstance(value, tuple | Mapping):
+        return any(map(_exceeds_64_bits, value.values() if isinstance(value, Mapping) else value))
     return isinstance(value, int) and not -(2**63) <= value < 2**63
 
 
-def _mistaken_for_literal(value: object, annotation: Any) -> bool:
-    """`true` and 1.0 equal 1, so pydantic takes them for a literal 1."""
+def _no_literal(value: object, annotation: Any) -> bool:
+    """Pydantic takes `true` and 1.0 for a literal 1, and has words of its own for numbers of more than 64 bits."""
     if get_origin(annotation) is not Literal or not isinstance(value, bool | int | float):
         return False
-    return value in get_args(annotation) and not any(
-        value == choice and type(value) is type(choice) for choice in get_args(annotation)
-    )
+    return all(value != choice or type(value) is not type(choice) for choice in get_args(annotation))

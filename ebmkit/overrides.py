@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ebmkit.binder import show
 from ebmkit.errors import BadInput
 
 
@@ -67,12 +68,11 @@ def _set(result: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _child(node: Any, part: str, path: str) -> Any:
-    if isinstance(node, list):
-        return node[_index(node, part, path)]
-    child = node.setdefault(part, {})
+    key: Any = _index(node, part, path) if isinstance(node, list) else part
+    child = node[key] if isinstance(node, list) else node.setdefault(key, {})
     if not isinstance(child, dict | list):
         # A number gives way to a table: --set sampler.noise.use=linear over noise = 0.3
-        child = node[part] = {}
+        child = node[key] = {}
     return child
 
 
@@ -82,8 +82,8 @@ def _index(items: list[Any], part: str, path: str) -> int:
     names = [item.get("use") if isinstance(item, dict) else None for item in items]
     if part in names:
         return names.index(part)
-    known = ", ".join(f"{i} ({name})" for i, name in enumerate(names)) or "none"
-    raise BadInput(f"--set {path}: the list has no '{part}'; it has {known}")
+    known = ", ".join(f"{i} ({name or show(item)})" for i, (name, item) in enumerate(zip(names, items, strict=True)))
+    raise BadInput(f"--set {path}: the list has no '{part}'; it {f'has {known}' if known else 'is empty'}")
 
 
 def _copy(value: Any) -> Any:

@@ -19,6 +19,7 @@ from ebmkit.interfaces import INTERFACES, PLUGIN_API, BaseOptions
 
 ENTRY_POINT_GROUP = "ebmkit"
 DISABLE_VARIABLE = "EBMKIT_DISABLE_PLUGINS"
+HOOKS = {name for name in vars(hookspecs) if name.startswith("ebmkit_")}
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 
 
@@ -99,7 +100,7 @@ def components_of(module: Any, plugin: str, distribution: str, version: str) -> 
         raise PluginFault(f"its entry point must name a module, not {type(module).__name__}")
     api = getattr(module, "PLUGIN_API", None)
     if api != PLUGIN_API:
-        stated = "states no PLUGIN_API" if api is None else f"was written for PLUGIN_API {api}"
+        stated = "states no PLUGIN_API" if api is None else f"was written for PLUGIN_API {api!r}"
         raise PluginFault(f"it {stated}; this ebmkit has PLUGIN_API = {PLUGIN_API}")
     manager = new_manager()
     manager.register(module, name=plugin)
@@ -107,12 +108,20 @@ def components_of(module: Any, plugin: str, distribution: str, version: str) -> 
         manager.check_pending()
     except pluggy.PluginValidationError as error:
         unknown = [caller.name for caller in manager.get_hookcallers(module) or () if not caller.has_spec()]
-        near = get_close_matches(unknown[0], [name for name in dir(hookspecs) if name.startswith("ebmkit_")], n=1)
+        near = get_close_matches(unknown[0], sorted(HOOKS), n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise PluginFault(f"it implements a hook that ebmkit does not have, '{unknown[0]}'{hint}") from error
+    implemented = {caller.name for caller in manager.get_hookcallers(module) or ()}
+    unmarked = [name for name, _ in inspect.getmembers(module, inspect.isfunction) if name in HOOKS - implemented]
+    if unmarked:
+        raise PluginFault(f"its {unmarked[0]} is not marked with @ebmkit.hookimpl")
+    if not implemented:
+        raise PluginFault("it implements no hook of ebmkit at the top level of its module")
     found: list[Registered] = []
     for kind, hook in hookspecs.HOOK_OF_KIND.items():
-        for classes in getattr(manager.hook, hook)():
+        # pluggy leaves out None, so that nothing would be told of a forgotten `return`.
+        results = getattr(manager.hook, hook)() or [None] * (hook in implemented)
+        for classes in results:
             if not isinstance(classes, list | tuple):
                 raise PluginFault(f"{hook} must return a list of classes, not {type(classes).__name__}")
             for component in classes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 AUTO_GRADIENT_NORM = 1.05
 """The norm that a WGAN-LP penalty of weight 200 holds in practice (`docs/method.md`)."""
+
+LONGEST_SWEEP = 1_000_000
+"""Gradient evaluations; the paper has 60."""
 
 
 class Langevin(Sampler):
@@ -93,13 +97,21 @@ class Langevin(Sampler):
 
     @classmethod
     def problems(cls, options: Any, context: Context) -> list[str]:
-        """Schedules that go below 0 somewhere in the sweep."""
+        """A sweep without end, and schedules that go below 0 somewhere in it."""
+        length = context.time_steps * options.steps
+        if length > LONGEST_SWEEP:
+            return [f"steps: time_steps * steps must be at most {LONGEST_SWEEP:,}, not {length:,}"]
         values = [pair for row in sweep_table(options, context) for pair in row]
         found = []
         if min(eta for eta, _ in values) < 0:
             found.append("step_size: falls below 0 within the sweep; sampling would climb the energy")
         if min(sigma for _, sigma in values) < 0:
             found.append("noise: falls below 0 within the sweep; a standard deviation cannot")
+        budget = cls.sweep_budget(options, context)
+        if not math.isfinite(budget.noise):
+            found.append("noise: too large to compute with")
+        elif not math.isfinite(budget.travel):
+            found.append("step_size: too large to compute with")
         return found
 
 

@@ -1,103 +1,145 @@
-"""Schedules: end points, shape and purity."""
+"""Schedules: exact ends, shape in between, restarts, and purity."""
 
 from __future__ import annotations
 
+import itertools
 import math
+from typing import Any
 
 import pytest
 from ebmkit_schedules.schedules import Constant, Cosine, CosineRestarts, Geometric, Linear
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from ebmkit import Schedule
 
-FALLING: list[Schedule] = [
-    Linear(Linear.Options(start=3.0, end=0.5)),
-    Cosine(Cosine.Options(start=3.0, end=0.5)),
-    Geometric(Geometric.Options(start=3.0, end=0.5)),
-]
-ALL = [*FALLING, CosineRestarts(CosineRestarts.Options(start=3.0, end=0.5, cycles=3, growth=2.0))]
+FALLING = [Linear, Cosine, CosineRestarts, Geometric]
+values = st.floats(-1e6, 1e6)
+positive = st.floats(1e-9, 1e9)
+progresses = st.floats(0, 1)
 
 
-@pytest.mark.parametrize("schedule", ALL, ids=lambda s: s.name)
-def test_ends_are_exact(schedule: Schedule) -> None:
-    assert schedule(0.0) == 3.0
-    assert schedule(1.0) == 0.5
+def make(kind: type[Schedule], **options: Any) -> Schedule:
+    return kind(kind.Options(**options))
 
 
-@pytest.mark.parametrize("schedule", FALLING, ids=lambda s: s.name)
-def test_they_fall_all_the_way(schedule: Schedule) -> None:
-    values = [schedule(i / 100) for i in range(101)]
-    assert all(a > b for a, b in zip(values, values[1:], strict=False))
+def between(value: float, start: float, end: float) -> bool:
+    slack = 1e-12 * max(abs(start), abs(end))
+    return min(start, end) - slack <= value <= max(start, end) + slack
 
 
-@given(progress=st.floats(0, 1), order=st.lists(st.floats(0, 1), max_size=5))
-def test_values_stay_between_the_ends_and_do_not_depend_on_what_was_asked_before(
-    progress: float, order: list[float]
+@given(start=values, end=values)
+@pytest.mark.parametrize("kind", [Linear, Cosine, CosineRestarts])
+def test_the_ends_are_exact(kind: type[Schedule], start: float, end: float) -> None:
+    schedule = make(kind, start=start, end=end)
+    assert schedule(0.0) == start
+    assert schedule(1.0) == end
+
+
+@given(start=positive, end=positive)
+def test_the_ends_of_a_geometric_schedule_are_exact(start: float, end: float) -> None:
+    schedule = make(Geometric, start=start, end=end)
+    assert schedule(0.0) == start
+    assert schedule(1.0) == end
+
+
+@given(start=values, end=values, progress=progresses)
+@pytest.mark.parametrize("kind", [Linear, Cosine])
+def test_values_lie_between_the_ends(kind: type[Schedule], start: float, end: float, progress: float) -> None:
+    assert between(make(kind, start=start, end=end)(progress), start, end)
+
+
+@given(start=positive, end=positive, progress=progresses)
+def test_geometric_values_lie_between_the_ends(start: float, end: float, progress: float) -> None:
+    assert between(make(Geometric, start=start, end=end)(progress), start, end)
+
+
+@given(
+    start=values,
+    end=values,
+    cycles=st.integers(1, 100),
+    growth=st.floats(0, 10, exclude_min=True),
+    progress=progresses,
+)
+def test_restarting_values_lie_between_the_ends(
+    start: float, end: float, cycles: int, growth: float, progress: float
 ) -> None:
-    for schedule in ALL:
-        value = schedule(progress)
-        assert 0.5 - 1e-12 <= value <= 3.0 + 1e-12
-        for other in order:
-            schedule(other)
-        assert schedule(progress) == value
+    schedule = make(CosineRestarts, start=start, end=end, cycles=cycles, growth=growth)
+    assert between(schedule(progress), start, end)
+    assert schedule(1.0) == end
+    assert schedule(0.0) == start
 
 
-@given(start=st.floats(-1e6, 1e6), end=st.floats(-1e6, 1e6))
-def test_linear_and_cosine_meet_in_the_middle(start: float, end: float) -> None:
-    for kind in (Linear, Cosine):
-        assert kind(kind.Options(start=start, end=end))(0.5) == pytest.approx((start + end) / 2, abs=1e-6)
+@given(value=values, progress=progresses)
+def test_constant_is_constant(value: float, progress: float) -> None:
+    assert make(Constant, value=value)(progress) == value
 
 
-def test_geometric_has_one_factor() -> None:
-    schedule = Geometric(Geometric.Options(start=8.0, end=0.5))
-    assert [schedule(i / 4) for i in range(5)] == pytest.approx([8, 4, 2, 1, 0.5])
+@pytest.mark.parametrize("kind", [Linear, Cosine, Geometric])
+@pytest.mark.parametrize(("start", "end"), [(1.0, 0.1), (0.1, 1.0)])
+def test_without_restarts_values_go_one_way(kind: type[Schedule], start: float, end: float) -> None:
+    found = [make(kind, start=start, end=end)(i / 200) for i in range(201)]
+    steps = [after - before for before, after in itertools.pairwise(found)]
+    assert all(step < 0 for step in steps) if start > end else all(step > 0 for step in steps)
 
 
-def test_constant() -> None:
-    assert {Constant(Constant.Options(value=0.3))(p) for p in (0.0, 0.4, 1.0)} == {0.3}
+def test_known_values() -> None:
+    assert make(Linear, start=0.3)(0.5) == pytest.approx(0.15)
+    assert make(Linear, start=1.0, end=3.0)(0.25) == pytest.approx(1.5)
+    assert make(Cosine, start=2.0, end=0.0)(0.5) == pytest.approx(1.0)
+    assert make(Cosine, start=1.0, end=0.0)(1 / 3) == pytest.approx(0.75)
+    assert make(Geometric, start=1.0, end=1e-4)(0.5) == pytest.approx(1e-2)
+    ratios = [make(Geometric, start=8.0, end=1.0)(i / 3) for i in range(4)]
+    assert ratios == pytest.approx([8.0, 4.0, 2.0, 1.0])
 
 
-def test_cosine_is_a_cosine() -> None:
-    assert Cosine(Cosine.Options(start=2.0))(0.25) == pytest.approx(1 + math.cos(math.pi / 4))
+@pytest.mark.parametrize("cycles", [1, 2, 4])
+def test_equal_cycles_restart_at_equal_distances(cycles: int) -> None:
+    schedule, cosine = make(CosineRestarts, start=1.0, end=0.2, cycles=cycles), make(Cosine, start=1.0, end=0.2)
+    for cycle in range(cycles):
+        assert schedule(cycle / cycles) == 1.0
+        assert schedule((cycle + 0.5) / cycles) == pytest.approx(cosine(0.5))
+        assert schedule(math.nextafter((cycle + 1) / cycles, 0)) == pytest.approx(0.2, abs=1e-9)
 
 
-def test_restarts_are_where_they_should_be() -> None:
-    equal = CosineRestarts(CosineRestarts.Options(start=1.0, end=0.0, cycles=4))
-    for cycle in range(4):
-        assert equal(cycle / 4) == pytest.approx(1.0)
-        assert equal((cycle + 1) / 4 - 1e-6) == pytest.approx(0.0, abs=1e-6)
-    growing = CosineRestarts(CosineRestarts.Options(start=1.0, end=0.0, cycles=3, growth=2.0))
-    for begin in (0, 1 / 7, 3 / 7):
-        assert growing(begin + 1e-9) == pytest.approx(1.0)
-    assert growing(1 / 7 - 1e-6) == pytest.approx(0.0, abs=1e-6)
-    assert growing(2 / 7) == pytest.approx(0.5)
+def test_growing_cycles_restart_where_their_lengths_say() -> None:
+    schedule = make(CosineRestarts, start=1.0, end=0.0, cycles=3, growth=2.0)
+    # Lengths 1, 2 and 4 of 7.
+    for restart in (0, 1 / 7, 3 / 7):
+        assert schedule(restart + 1e-9) == pytest.approx(1.0)
+    for end in (1 / 7, 3 / 7, 1):
+        assert schedule(end - 1e-9) == pytest.approx(0.0, abs=1e-9)
+    for middle in (0.5 / 7, 2 / 7, 5 / 7):
+        assert schedule(middle) == pytest.approx(0.5)
+    count = sum(schedule((i + 1) / 700) > schedule(i / 700) + 0.5 for i in range(700))
+    assert count == 2
 
 
-def test_one_cycle_is_the_plain_cosine() -> None:
-    once = CosineRestarts(CosineRestarts.Options(start=3.0, end=0.5, cycles=1))
-    plain = Cosine(Cosine.Options(start=3.0, end=0.5))
-    assert [once(i / 20) for i in range(21)] == pytest.approx([plain(i / 20) for i in range(21)])
+@pytest.mark.parametrize("kind", FALLING)
+def test_schedules_are_pure_and_compare_by_their_options(kind: type[Schedule]) -> None:
+    schedule = make(kind, start=0.9, end=0.1)
+    progress = [0.7, 0.1, 1.0, 0.0, 0.7]
+    assert [schedule(p) for p in progress] == [schedule(p) for p in progress]
+    assert schedule(0.7) == make(kind, start=0.9, end=0.1)(0.7)
+    assert schedule == make(kind, start=0.9, end=0.1)
+    assert hash(schedule) == hash(make(kind, start=0.9, end=0.1))
+    assert schedule != make(kind, start=0.9, end=0.2)
+    assert schedule != make(Constant, value=0.9)
 
 
 @pytest.mark.parametrize(
-    ("kind", "options"),
+    ("kind", "options", "key"),
     [
-        (Geometric, {"start": 0.0, "end": 1.0}),
-        (Geometric, {"start": 1.0, "end": -1.0}),
-        (CosineRestarts, {"start": 1.0, "cycles": 0}),
-        (Linear, {"end": 1.0}),
-        (Linear, {"start": float("nan")}),
-        (Constant, {"value": "0.3"}),
+        (Geometric, {"start": 0.0, "end": 1.0}, "start"),
+        (Geometric, {"start": 1.0, "end": -1.0}, "end"),
+        (Geometric, {"start": 1.0}, "end"),
+        (Linear, {}, "start"),
+        (Linear, {"start": math.inf}, "start"),
+        (CosineRestarts, {"start": 1.0, "cycles": 0}, "cycles"),
+        (CosineRestarts, {"start": 1.0, "growth": 0.0}, "growth"),
+        (Constant, {"value": True}, "value"),
     ],
 )
-def test_nonsense_is_refused(kind: type[Schedule], options: dict[str, object]) -> None:
-    with pytest.raises(ValidationError):
+def test_options_out_of_range_are_refused(kind: type[Schedule], options: dict[str, Any], key: str) -> None:
+    with pytest.raises(ValueError, match=key):
         kind.Options(**options)
-
-
-def test_equal_options_are_equal_schedules() -> None:
-    assert Linear(Linear.Options(start=1.0)) == Linear(Linear.Options(start=1.0))
-    assert Linear(Linear.Options(start=1.0)) != Linear(Linear.Options(start=2.0))
-    assert Linear(Linear.Options(start=1.0)) != Cosine(Cosine.Options(start=1.0))

@@ -1,6 +1,10 @@
-"""Gradient penalties on energies whose gradient is known."""
+"""The gradient penalties against closed forms, in float64: a linear energy's input gradient is its weight."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -8,183 +12,221 @@ from ebmkit_wgan.functional import gradient_norm, interpolate, one_sided, two_si
 from ebmkit_wgan.regularizers import WganGP, WganLP
 from torch import Tensor, nn
 
-from ebmkit import Context, EnergyFunction, Pairs
+from ebmkit import Context, Pairs, Term
 
-SHAPE = (3, 2, 2)
-D = 12
-
-
-class Linear(nn.Module):
-    """`f(x, t) = w . x`, whose input gradient is `w` everywhere."""
-
-    def __init__(self, norm: float) -> None:
-        super().__init__()
-        self.w = nn.Parameter(torch.full((D,), norm / D**0.5, dtype=torch.float64))
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return x.flatten(1) @ self.w
+SHAPE = (2, 3, 3)
+CONTEXT = Context(SHAPE, 4)
 
 
-def pairs(energy: EnergyFunction, count: int = 5) -> Pairs:
-    random = torch.Generator().manual_seed(0)
-    x = torch.randn(2, count, *SHAPE, generator=random, dtype=torch.float64)
-    return Pairs(energy, x[0], x[1], torch.ones(count, dtype=torch.int64))
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
-def penalty(kind: type[WganLP] | type[WganGP], energy: EnergyFunction, **options: object) -> Tensor:
-    regularizer = kind(kind.Options(**options), Context(SHAPE, 1))
-    return regularizer.penalty(pairs(energy), torch.Generator().manual_seed(1)).value
+def weights(norm: float, seed: int = 0) -> Tensor:
+    w = torch.randn(SHAPE, dtype=torch.float64, generator=generator(seed))
+    return (w * (norm / w.norm())).requires_grad_()
 
 
-@pytest.mark.parametrize("norm", [0.2, 0.999])
-def test_lp_is_zero_where_the_gradient_is_at_most_one(norm: float) -> None:
-    assert penalty(WganLP, Linear(norm)).item() == 0.0
+def linear(w: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda x, t: (x * w).sum((1, 2, 3))
 
 
-@pytest.mark.parametrize("norm", [1.5, 4.0])
-def test_lp_above_one_is_the_closed_form(norm: float) -> None:
-    assert penalty(WganLP, Linear(norm), weight=200.0).item() == pytest.approx(200 * (norm - 1) ** 2)
+def pairs(energy: Any, batch: int = 5, t: Tensor | None = None) -> Pairs:
+    x = torch.randn(2, batch, *SHAPE, dtype=torch.float64, generator=generator(7))
+    return Pairs(energy, x[0], x[1], torch.ones(batch, dtype=torch.int64) if t is None else t)
 
 
-@pytest.mark.parametrize("norm", [0.2, 1.0, 4.0])
-def test_gp_is_the_closed_form_on_both_sides(norm: float) -> None:
-    assert penalty(WganGP, Linear(norm), weight=10.0).item() == pytest.approx(10 * (norm - 1) ** 2)
+def penalty(kind: type[WganLP] | type[WganGP], of: Pairs, weight: float = 200.0, norm: str = "sample") -> Term:
+    return kind(kind.Options(weight=weight, norm=norm), CONTEXT).penalty(of, generator())
+
+
+@pytest.mark.parametrize("norm", [0.0, 0.2, 1.0 - 1e-9])
+def test_the_one_sided_penalty_is_exactly_zero_up_to_norm_one(norm: float) -> None:
+    assert penalty(WganLP, pairs(linear(weights(norm)))).value.item() == 0.0
+
+
+@pytest.mark.parametrize("norm", [1.3, 4.0])
+@pytest.mark.parametrize("weight", [200.0, 3.0])
+def test_the_one_sided_penalty_has_its_closed_form_above_norm_one(norm: float, weight: float) -> None:
+    term = penalty(WganLP, pairs(linear(weights(norm))), weight)
+    assert term.value.item() == pytest.approx(weight * (norm - 1) ** 2, rel=1e-12)
+
+
+@pytest.mark.parametrize("norm", [0.25, 1.0, 3.0])
+@pytest.mark.parametrize("weight", [200.0, 0.5])
+def test_the_two_sided_penalty_has_its_closed_form(norm: float, weight: float) -> None:
+    term = penalty(WganGP, pairs(linear(weights(norm))), weight)
+    assert term.value.item() == pytest.approx(weight * (norm - 1) ** 2, rel=1e-12, abs=1e-12)
+    assert term.metrics["input_gradient_norm"].item() == pytest.approx(norm)
+    assert term.metrics["penalty"].item() == term.value.item()
+    assert not any(metric.requires_grad for metric in term.metrics.values())
+
+
+def test_each_sample_has_its_own_norm_over_channels_and_pixels() -> None:
+    w, t = weights(1.0), torch.tensor([1, 2, 3, 4])
+    of = pairs(lambda x, t: t * (x * w).sum((1, 2, 3)), 4, t)
+    norm = gradient_norm(of.energy, of.x_pos, t, "sample")
+    torch.testing.assert_close(norm, t.double())
+    # Norms 1, 2, 3 and 4: squares of 0, 1, 2 and 3. Any norm over the batch, or of the mean, gives another number.
+    assert penalty(WganLP, of, 1.0).value.item() == pytest.approx((0 + 1 + 4 + 9) / 4)
+    assert penalty(WganGP, of, 1.0).value.item() == pytest.approx((0 + 1 + 4 + 9) / 4)
+
+
+@pytest.mark.parametrize("scale", [0.5, 3.0])
+def test_the_norm_per_pixel_is_over_channels_and_the_penalty_averages_pixels(scale: float) -> None:
+    w = weights(scale * 3.0)
+    per_pixel = w.detach().square().sum(0).sqrt()
+    of = pairs(linear(w))
+    norm = gradient_norm(of.energy, of.x_pos, of.t, "pixel")
+    torch.testing.assert_close(norm, per_pixel.expand(5, 3, 3))
+    gp, lp = (penalty(kind, of, 2.0, "pixel").value.item() for kind in (WganGP, WganLP))
+    assert gp == pytest.approx(2 * (per_pixel - 1).square().mean().item())
+    assert lp == pytest.approx(2 * (per_pixel - 1).clamp_min(0).square().mean().item())
+    assert (gp == pytest.approx(lp)) == bool((per_pixel >= 1).all())
+
+
+class Recorder:
+    """An energy that keeps the images it is given."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Tensor, Tensor]] = []
+        self.w = weights(2.0)
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        self.seen.append((x.detach(), t))
+        return (x * self.w).sum((1, 2, 3))
+
+
+def test_the_penalty_is_taken_on_the_segment_at_a_place_of_each_sample_s_own() -> None:
+    recorder, batch = Recorder(), 4000
+    x_pos = torch.randn(batch, *SHAPE, dtype=torch.float64, generator=generator(1))
+    x_neg = x_pos + 4.0
+    t = torch.arange(batch)
+    penalty(WganLP, Pairs(recorder, x_pos, x_neg, t))
+    ((xhat, seen_t),) = recorder.seen
+    assert torch.equal(seen_t, t)
+    a = (xhat - x_pos) / 4.0
+    assert (a.flatten(1).std(1) < 1e-9).all(), "one place per sample"
+    a = a.flatten(1).mean(1)
+    assert a.min().item() >= -1e-9
+    assert a.max().item() <= 1 + 1e-9
+    assert a.mean().item() == pytest.approx(0.5, abs=5 * math.sqrt(1 / 12 / batch))
+    assert a.var().item() == pytest.approx(1 / 12, rel=0.1)
+    quartiles = torch.histc(a, 4, 0, 1) / batch
+    assert (quartiles - 0.25).abs().max().item() < 5 * math.sqrt(0.25 * 0.75 / batch)
+
+
+def test_interpolation_runs_from_data_to_chains_and_is_detached() -> None:
+    x_pos, x_neg = torch.full((3, *SHAPE), 2.0, requires_grad=True), torch.full((3, *SHAPE), 6.0)
+    xhat = interpolate(x_pos, x_neg, torch.tensor([0.0, 0.25, 1.0]))
+    assert xhat[:, 0, 0, 0].tolist() == [2.0, 3.0, 6.0]
+    assert not xhat.requires_grad
 
 
 @pytest.mark.parametrize("kind", [WganLP, WganGP])
-def test_the_parameter_gradient_is_the_closed_form(kind: type[WganLP] | type[WganGP]) -> None:
-    # d/dw lambda (|w| - 1)^2 = 2 lambda (|w| - 1) w / |w|
-    energy = Linear(3.0)
-    penalty(kind, energy, weight=7.0).backward()
-    torch.testing.assert_close(energy.w.grad, 2 * 7.0 * (3.0 - 1) * energy.w.detach() / 3.0)
+def test_the_parameter_gradient_has_its_closed_form(kind: type[WganLP]) -> None:
+    # d/dw (||w|| - 1)^2 = 2 (||w|| - 1) w / ||w||
+    w = weights(1.5)
+    penalty(kind, pairs(linear(w)), 10.0).value.backward()
+    torch.testing.assert_close(w.grad, 10 * 2 * 0.5 * w.detach() / 1.5)
+
+
+class Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.first, self.last = nn.Linear(18, 6).double(), nn.Linear(6, 1).double()
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return (self.last(nn.functional.silu(3 * self.first(x.flatten(1)))) * t.view(-1, 1)).squeeze(1)
+
+
+@pytest.mark.parametrize("norm", ["sample", "pixel"])
+def test_the_parameter_gradient_of_a_network_is_that_of_finite_differences(norm: str) -> None:
+    network = Network()
+    of = pairs(network, 4, torch.tensor([1, 2, 3, 4]))
+
+    def value() -> Tensor:
+        return penalty(WganGP, of, 5.0, norm).value
+
+    value().backward()
+    for parameter in network.first.weight, network.last.weight:
+        for index in ((0, 0), (0, 3)):
+            original, step = parameter[index].item(), 1e-6
+            outcomes = []
+            for moved in (original + step, original - step):
+                with torch.no_grad():
+                    parameter[index] = moved
+                outcomes.append(value().item())
+            with torch.no_grad():
+                parameter[index] = original
+            slope = (outcomes[0] - outcomes[1]) / (2 * step)
+            assert abs(slope) > 1e-3
+            assert parameter.grad[index].item() == pytest.approx(slope, rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", [WganLP, WganGP])
 @pytest.mark.parametrize("norm", ["sample", "pixel"])
-def test_the_parameter_gradient_of_a_network_agrees_with_finite_differences(
-    kind: type[WganLP] | type[WganGP], norm: str
-) -> None:
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Flatten(), nn.Linear(D, 8), nn.SiLU(), nn.Linear(8, 1)).double()
+def test_a_gradient_of_zero_gives_no_nan(kind: type[WganLP], norm: str) -> None:
+    w = torch.zeros(SHAPE, dtype=torch.float64, requires_grad=True)
+    term = penalty(kind, pairs(linear(w)), 1.0, norm)
+    term.value.backward()
+    assert term.value.item() == (1.0 if kind is WganGP else 0.0)
+    assert w.grad is not None
+    assert w.grad.isfinite().all()
+
+
+class FixedGradient(torch.autograd.Function):
+    """An energy whose backward is a constant, as in code that was written without a second derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
+        ctx.save_for_backward(w)
+        return (x * w).sum((1, 2, 3))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (w,) = ctx.saved_tensors
+        return grad.view(-1, 1, 1, 1) * w, None
+
+
+def test_an_energy_without_a_second_derivative_is_refused() -> None:
+    w = weights(2.0)
+
+    def detached(x: Tensor, t: Tensor) -> Tensor:
+        return (x * w.detach()).sum((1, 2, 3)) + w.sum()
+
+    with pytest.raises(RuntimeError, match="double backward"):
+        penalty(WganLP, pairs(detached))
+    with pytest.raises(RuntimeError, match="double backward"):
+        penalty(WganGP, pairs(lambda x, t: FixedGradient.apply(x, w)))
+
+
+def test_an_energy_that_is_curved_in_x_alone_is_accepted() -> None:
+    term = penalty(WganLP, pairs(lambda x, t: x.square().sum((1, 2, 3))))
+    assert term.value.item() > 0
+
+
+def test_the_penalty_works_under_no_grad_and_leaves_no_parameter_gradient() -> None:
+    w = weights(2.0)
     with torch.no_grad():
-        net[1].weight.mul_(6)
-
-    def value() -> Tensor:
-        return penalty(kind, lambda x, t: net(x).squeeze(1), weight=1.0, norm=norm)
-
-    value().backward()
-    weight, step = net[1].weight, 1e-6
-    for place in [(0, 0), (3, 5), (7, 11)]:
-        analytic = weight.grad[place].item()
-        with torch.no_grad():
-            weight[place] += step
-            above = value().item()
-            weight[place] -= 2 * step
-            below = value().item()
-            weight[place] += step
-        assert analytic == pytest.approx((above - below) / (2 * step), rel=1e-5, abs=1e-9)
-    assert weight.grad.abs().max() > 0
+        norm = gradient_norm(linear(w), pairs(linear(w)).x_pos, torch.ones(5), "sample")
+    torch.testing.assert_close(norm.detach(), torch.full((5,), 2.0, dtype=torch.float64))
+    assert w.grad is None
 
 
-def test_the_norm_is_per_sample_over_channels_height_and_width() -> None:
-    scale = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64, requires_grad=True)
-
-    def energy(x: Tensor, t: Tensor) -> Tensor:
-        return scale * x.flatten(1).sum(1)
-
-    x = torch.randn(3, *SHAPE, dtype=torch.float64)
-    norm = gradient_norm(energy, x, torch.ones(3, dtype=torch.int64), "sample")
-    torch.testing.assert_close(norm, scale * D**0.5)
+def test_the_measures_of_known_norms() -> None:
+    norm = torch.tensor([0.0, 0.5, 1.0, 3.0], dtype=torch.float64)
+    assert one_sided(norm).item() == 1.0
+    assert two_sided(norm).item() == (1 + 0.25 + 0 + 4) / 4
 
 
-def test_the_norm_per_pixel_is_over_the_channels_only() -> None:
-    weights = torch.arange(1.0, 13.0, dtype=torch.float64).view(SHAPE).requires_grad_()
-
-    def energy(x: Tensor, t: Tensor) -> Tensor:
-        return (weights * x).sum((1, 2, 3))
-
-    norm = gradient_norm(energy, torch.randn(2, *SHAPE, dtype=torch.float64), torch.ones(2, dtype=torch.int64), "pixel")
-    assert norm.shape == (2, 2, 2)
-    torch.testing.assert_close(norm, weights.square().sum(0).sqrt().expand(2, 2, 2))
-
-
-def test_time_reaches_the_energy() -> None:
-    seen: list[Tensor] = []
-
-    def energy(x: Tensor, t: Tensor) -> Tensor:
-        seen.append(t)
-        return Linear(1.0)(x, t)
-
-    batch = pairs(energy)
-    batch.t = torch.tensor([1, 2, 3, 4, 5])
-    WganLP(WganLP.Options(), Context(SHAPE, 5)).penalty(batch, torch.Generator())
-    assert torch.equal(seen[0], batch.t)
-
-
-def test_interpolates_lie_on_the_segment_with_a_share_of_their_own() -> None:
-    x_pos, x_neg = torch.zeros(4, *SHAPE), torch.ones(4, *SHAPE)
-    a = torch.tensor([0.0, 0.25, 0.5, 1.0])
-    xhat = interpolate(x_pos, x_neg, a)
-    assert torch.equal(xhat, a.view(4, 1, 1, 1).expand(4, *SHAPE))
-
-
-def test_shares_are_uniform() -> None:
-    shares: list[Tensor] = []
-
-    def energy(x: Tensor, t: Tensor) -> Tensor:
-        shares.append(x.detach().flatten(1)[:, 0])
-        return Linear(1.0)(x, t)
-
-    count = 20_000
-    x = torch.zeros(count, *SHAPE, dtype=torch.float64)
-    WganLP(WganLP.Options(), Context(SHAPE, 1)).penalty(
-        Pairs(energy, x, x + 1, torch.ones(count, dtype=torch.int64)), torch.Generator().manual_seed(0)
-    )
-    histogram = torch.histc(shares[0], bins=10, min=0, max=1)
-    assert (histogram - count / 10).abs().max() < 5 * (count * 0.09) ** 0.5
-
-
-@pytest.mark.parametrize("kind", [WganLP, WganGP])
-def test_a_flat_energy_gives_no_nan(kind: type[WganLP] | type[WganGP]) -> None:
-    energy = Linear(0.0)
-    value = penalty(kind, energy)
-    value.backward()
-    assert value.isfinite()
-    assert energy.w.grad.isfinite().all()
-
-
-def test_a_gradient_that_cannot_be_differentiated_is_an_error() -> None:
-    class Detached(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: object, x: Tensor) -> Tensor:
-            return x.flatten(1).sum(1)
-
-        @staticmethod
-        @torch.autograd.function.once_differentiable
-        def backward(ctx: object, grad: Tensor) -> Tensor:
-            return grad.view(-1, 1, 1, 1).expand(-1, *SHAPE)
-
-    with pytest.raises(RuntimeError, match=r"double backward|once_differentiable"):
-        penalty(WganLP, lambda x, t: Detached.apply(x)).backward()
-
-
-def test_sides() -> None:
-    norms = torch.tensor([0.0, 1.0, 3.0])
-    assert one_sided(norms).item() == pytest.approx(4 / 3)
-    assert two_sided(norms).item() == pytest.approx(5 / 3)
-
-
-def test_only_a_norm_per_sample_bounds_the_sweep() -> None:
-    assert WganLP.gradient_bound(WganLP.Options()) == pytest.approx(1.05)
-    assert WganLP.gradient_bound(WganLP.Options(norm="pixel")) is None
-    assert WganGP.gradient_bound(WganGP.Options(weight=0.0)) is None
-
-
-def test_metrics_are_detached() -> None:
-    regularizer = WganLP(WganLP.Options(), Context(SHAPE, 1))
-    term = regularizer.penalty(pairs(Linear(2.0)), torch.Generator().manual_seed(0))
-    assert {name: value.requires_grad for name, value in term.metrics.items()} == {
-        "penalty": False,
-        "input_gradient_norm": False,
-    }
-    assert term.metrics["input_gradient_norm"].item() == pytest.approx(2.0)
+def test_only_a_weighted_norm_per_sample_bounds_the_gradient() -> None:
+    for kind in (WganLP, WganGP):
+        assert kind.needs_double_backward
+        assert kind.gradient_bound(kind.Options()) == pytest.approx(1.05)
+        assert kind.gradient_bound(kind.Options(norm="pixel")) is None
+        assert kind.gradient_bound(kind.Options(weight=0.0)) is None
+    with pytest.raises(ValueError, match="weight"):
+        WganLP.Options(weight=-1.0)
