@@ -53,7 +53,7 @@ def assert_for_people(error: RecipeError) -> None:
         assert "\n" not in path + message
         # Our own words before what is quoted of the table, not pydantic's.
         assert not any(word in message.partition(", not ")[0] for word in PYDANTIC)
-        assert message[0].islower()
+        assert not message[0].isupper()
 
 
 class Options(BaseOptions):

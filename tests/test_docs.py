@@ -74,8 +74,12 @@ def section_table(name: str) -> list[str]:
 
 
 def recipe_rows() -> list[str]:
-    """One row for each shipped recipe; the table's head stands in the page."""
-    rows = []
+    """One row for each shipped recipe."""
+    rows = [
+        "",
+        "| recipe | images | network | T / K | batch | steps | a sweep's reach |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for name in shipped_recipes():
         recipe = recipes.load(name)
         channels, height, width = recipe.data.shape
@@ -90,7 +94,7 @@ def recipe_rows() -> list[str]:
             "none" if ratio is None else f"{ratio:.2f}",
         ]
         rows.append(f"| {' | '.join(cells)} |")
-    return rows
+    return [*rows, ""]
 
 
 def components() -> list[str]:

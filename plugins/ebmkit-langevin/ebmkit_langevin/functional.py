@@ -19,7 +19,7 @@ def energy_gradient(energy: EnergyFunction, x: Tensor, t: Tensor) -> Tensor:
 
 def clip_norm(gradient: Tensor, limit: float) -> Tensor:
     """Scale each sample's gradient so that its norm over C, H, W is at most `limit`."""
-    norm = torch.linalg.vector_norm(gradient, dim=tuple(range(1, gradient.ndim)), keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(gradient, dim=tuple(range(1, gradient.ndim)), keepdim=True)
     return gradient * (limit / norm.clamp_min(limit))
 
 

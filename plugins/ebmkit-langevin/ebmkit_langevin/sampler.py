@@ -40,7 +40,7 @@ class Langevin(Sampler):
             "reaches the data under a per-sample gradient norm of 1 (the reachability rule).",
         )
         noise: ScheduleOption = Field(
-            default={"use": "linear", "start": 0.3, "end": 0.0},  # type: ignore[arg-type]
+            default={"use": "linear", "start": 0.3, "end": 0.0},
             validate_default=True,
             description="sigma, the standard deviation of the noise: a number or a schedule over the sweep.",
         )

@@ -32,7 +32,8 @@ def gradient_norm(energy: EnergyFunction, xhat: Tensor, t: Tensor, norm: Norm) -
             "the energy's input gradient depends on nothing that can be trained, so the gradient penalty would do "
             "nothing: it needs trainable parameters and an energy that can be differentiated twice (double backward)"
         )
-    return torch.linalg.vector_norm(gradient, dim=(1, 2, 3) if norm == "sample" else 1)
+    norms: Tensor = torch.linalg.vector_norm(gradient, dim=(1, 2, 3) if norm == "sample" else 1)
+    return norms
 
 
 def one_sided(norm: Tensor) -> Tensor:
