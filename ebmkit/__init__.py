@@ -30,6 +30,7 @@ from ebmkit.interfaces import (
     SweepBudget,
     Term,
 )
+from ebmkit.run_folder import RunInfo
 from ebmkit.schedule_option import ScheduleOption
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ __all__ = [
     "PluginMissing",
     "RecipeError",
     "Regularizer",
+    "RunInfo",
     "Sampler",
     "Schedule",
     "ScheduleOption",

@@ -95,7 +95,10 @@ class Schedule(ABC):
 
     @abstractmethod
     def __call__(self, progress: float) -> float:
-        """The value at `progress` in [0, 1]: 0 at the start, 1 at the very last step."""
+        """The value at `progress` in [0, 1]: 0 at the start, 1 at the end.
+
+        A sampler's progress is 1 at the very last step of a sweep. Training's is the share of the images already seen.
+        """
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.options == other.options
@@ -137,6 +140,8 @@ class SweepBudget(NamedTuple):
     """The longest way a chain can go where the gradient norm is 1: sum of `eta / 2`."""
     noise: float
     """The variance per pixel that the sampler adds: S = sum of `sigma^2`."""
+    needs_gradient_bound: bool = False
+    """The step size was chosen for a per-sample gradient norm of about 1, which some regularizer must then keep."""
 
 
 class Sampler(Component):

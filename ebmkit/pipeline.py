@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ebmkit.energy_model import EnergyModel
-    from ebmkit.interfaces import Context, Regularizer
+    from ebmkit.interfaces import Context, Regularizer, SweepBudget
 
 
 def cross_check(recipe: Recipe, source: str, world_size: int = 1) -> list[str]:
@@ -36,20 +36,36 @@ def cross_check(recipe: Recipe, source: str, world_size: int = 1) -> list[str]:
         problems.append(Problem("train.batch_size", f"must be divisible by the {world_size} processes, not {batch}"))
     if problems:
         raise RecipeError(source, problems)
-    warning = reachability_warning(recipe)
-    return [warning] if warning else []
+    return [warning for warning in (reachability_warning(recipe), _unbounded_warning(recipe)) if warning]
 
 
 def reach_ratio(recipe: Recipe) -> float | None:
     """The recipe's reachability ratio, or None where the rule does not apply (no per-sample gradient bound)."""
-    context = recipe.context()
-    budget = recipe.sampler.component.sweep_budget(recipe.sampler.options, context)
-    bounds = [part.component.gradient_bound(part.options) for part in recipe.regularizers]
-    known = [bound for bound in bounds if bound is not None]
-    if budget is None or not known:
+    budget, bound = _sweep_budget(recipe), _gradient_bound(recipe)
+    if budget is None or bound is None:
         return None
-    channels, height, width = context.image_shape
-    return reachability.reach_ratio(budget.travel, budget.noise, channels * height * width, min(known))
+    channels, height, width = recipe.data.shape
+    return reachability.reach_ratio(budget.travel, budget.noise, channels * height * width, bound)
+
+
+def _sweep_budget(recipe: Recipe) -> SweepBudget | None:
+    budget: SweepBudget | None = recipe.sampler.component.sweep_budget(recipe.sampler.options, recipe.context())
+    return budget
+
+
+def _gradient_bound(recipe: Recipe) -> float | None:
+    bounds = [part.component.gradient_bound(part.options) for part in recipe.regularizers]
+    return min((bound for bound in bounds if bound is not None), default=None)
+
+
+def _unbounded_warning(recipe: Recipe) -> str | None:
+    budget = _sweep_budget(recipe)
+    if budget is None or not budget.needs_gradient_bound or _gradient_bound(recipe) is not None:
+        return None
+    return (
+        "reachability: sampler.step_size is chosen for a per-sample gradient norm of about 1, but no regularizer keeps "
+        "to one; set a step size, or add a gradient penalty with a norm per sample"
+    )
 
 
 def reachability_warning(recipe: Recipe) -> str | None:

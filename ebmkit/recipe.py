@@ -114,6 +114,8 @@ def find(source: str | Path) -> Path:
             return path
         what = "a folder" if stat.S_ISDIR(mode) else "a special file"
         raise BadInput(f"{source}: is {what}, not a recipe file")
+    if "=" in path.name:
+        raise BadInput(f"{show(str(source))}: is no recipe file; name the recipe first, then --set key=value")
     shipped = shipped_recipes()
     if str(source) in shipped:
         return shipped[str(source)]

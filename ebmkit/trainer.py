@@ -175,11 +175,13 @@ class Trainer:
     def _loss(self, pairs: Pairs, random: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         loss, named = self.objective.loss(pairs)
         metrics = dict(named)
-        for regularizer in self.regularizers:
+        for number, regularizer in enumerate(self.regularizers):
             term = regularizer.penalty(pairs, random)
             if term is not None:
                 loss = loss + term.value
-                metrics |= {f"{regularizer.name}/{name}": value for name, value in term.metrics.items()}
+                alone = sum(other.name == regularizer.name for other in self.regularizers) == 1
+                source = regularizer.name if alone else f"{regularizer.name}.{number}"
+                metrics |= {f"{source}/{name}": value for name, value in term.metrics.items()}
         return loss, {"loss": loss.detach(), **metrics}
 
     def _require_finite(self) -> None:
@@ -227,6 +229,7 @@ class Trainer:
             self.engine.load_state_dict(saved.shared["engine"])
             self.buffer.load_state_dict(saved.local["buffer"])
         except (RuntimeError, ValueError, KeyError) as error:
-            raise BadInput(f"{self.run.folder}: its checkpoint does not fit the recipe: {error}") from error
+            reason = str(error).splitlines()[0]
+            raise BadInput(f"{self.run.folder}: its checkpoint does not fit the recipe: {reason}") from error
         self.step, self.images_seen = saved.step, saved.images_seen
         self.run.rewind_metrics(self.step)

@@ -61,7 +61,8 @@ def make_shards(
             download=download,
             progress=progress,
         )
-    target.print(f"{manifest.count} images in {len(manifest.shards)} shards: {out}", markup=False)
+    shards = f"{len(manifest.shards)} shard{'s' if len(manifest.shards) != 1 else ''}"
+    target.print(f"{manifest.count} images in {shards}: {out}", markup=False)
     if manifest.skipped:
         shown = [f"  {item.name}: {item.reason}" for item in manifest.skipped[:5]]
         more = len(manifest.skipped) - len(shown)

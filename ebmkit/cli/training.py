@@ -23,7 +23,9 @@ def collect(set_values: list[str] | None, extra: list[str] | None) -> dict[str, 
     """The overrides of `--set`, and what a shell's brace expansion left behind it (`--set a=x-{0..1}` is two words)."""
     for word in extra or []:
         if "=" not in word:
-            raise BadInput(f"unexpected argument '{word}'; changes to the recipe are written --set key=value")
+            raise BadInput(
+                f"unexpected argument '{word}'; the recipe or model comes first, changes are --set key=value"
+            )
     return overriding.parse([*(set_values or []), *(extra or [])])
 
 
@@ -54,7 +56,7 @@ def train(
         )
         sys.exit(130)
     grids = sorted((run / "samples").glob("*.png"))
-    target.print(f"trained {outcome.step} steps; model: {outcome.model}", markup=False)
+    target.print(f"trained to step {outcome.step}; model: {outcome.model}", markup=False)
     if grids:
         target.print(f"samples: {grids[-1]}", markup=False)
     target.print(

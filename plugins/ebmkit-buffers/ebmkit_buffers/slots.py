@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ebmkit import Context
+from ebmkit.noise import generator
 
 
 def share_of(size: int, context: Context) -> int:
@@ -20,10 +21,10 @@ class Slots:
     """`x[N, C, H, W]` float32, initially N(0, I), and `t[N]` int64, initially U{1..T} (Algorithm 1)."""
 
     def __init__(self, size: int, context: Context) -> None:
-        generator = torch.Generator(context.device).manual_seed((context.seed * 1_000_003 + context.rank) % 2**63)
+        random = generator(context.device, context.seed, "buffer", context.rank)
         count = share_of(size, context)
-        self.x = torch.randn(count, *context.image_shape, generator=generator, device=context.device)
-        self.t = torch.randint(1, context.time_steps + 1, (count,), generator=generator, device=context.device)
+        self.x = torch.randn(count, *context.image_shape, generator=random, device=context.device)
+        self.t = torch.randint(1, context.time_steps + 1, (count,), generator=random, device=context.device)
 
     def choose(self, n: int, generator: torch.Generator) -> Tensor:
         """`n` different slots, uniformly; raises `ValueError` where there are fewer."""

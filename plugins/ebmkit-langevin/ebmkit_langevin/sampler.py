@@ -93,7 +93,11 @@ class Langevin(Sampler):
     def sweep_budget(cls, options: Any, context: Context) -> SweepBudget:
         """Sums of `eta / 2` and `sigma^2` over the sweep's T*K steps."""
         values = [pair for row in sweep_table(options, context) for pair in row]
-        return SweepBudget(sum(eta / 2 for eta, _ in values), sum(sigma * sigma for _, sigma in values))
+        return SweepBudget(
+            travel=sum(eta / 2 for eta, _ in values),
+            noise=sum(sigma * sigma for _, sigma in values),
+            needs_gradient_bound=options.step_size == "auto",
+        )
 
     @classmethod
     def problems(cls, options: Any, context: Context) -> list[str]:
