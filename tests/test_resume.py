@@ -339,3 +339,22 @@ def test_a_bad_value_on_resume_leaves_the_recipe_alone(home: Path, finished: Pat
     assert contents(finished) == before
     with pytest.raises(RecipeError):
         recipes.load(finished / "recipe.toml", {"train.steps": "none"})
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("data.shards=nowhere-*.tar", "nowhere-*.tar"),
+        ('regularizers=[{use = "spectral_norm"}]', "regularizers.spectral_norm"),
+        ('data={shards = "x.tar", image_size = 16, channels = 1}', "data.image_size"),
+    ],
+)
+def test_a_refused_change_leaves_a_run_that_still_resumes(change: str, named: str, home: Path, finished: Path) -> None:
+    before = contents(finished)
+    more = ["--set", f"train.steps={STEPS + 1}"]
+    result = run_cli("train", home / "cached.toml", "--run-dir", finished, "--resume", "--set", change, *more)
+    assert result.code == 2
+    assert named in result.err
+    assert contents(finished) == before
+    assert run_cli("train", home / "cached.toml", "--run-dir", finished, "--resume", *more).code == 0
+    assert RunFolder(finished).complete_checkpoints()[-1][0] == STEPS + 1
