@@ -30,7 +30,7 @@ from ebmkit.interfaces import KINDS, Energy, Objective
 from ebmkit.plugins import LoadedPlugin, Registered, components_of, discover
 from ebmkit.recipe import PARTS, REGULARIZERS, SECTIONS, shipped_recipes
 from ebmkit.registry import Registry, default_registry
-from ebmkit.running import FIXED
+from ebmkit.resuming import fixed
 from ebmkit.trainer import _Chains
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,12 +110,19 @@ def components() -> list[str]:
     return [*lines, ""]
 
 
+def fixed_keys() -> list[str]:
+    """What a resumed run cannot change, as the code has it: parts as a whole, the keys of other sections."""
+    keys = fixed(recipes.load("digits"))
+    shown = {key if key.startswith("data.") else key.split(".")[0] for key in keys}
+    return ["", ", ".join(f"`{key}`" for key in sorted(shown)) + ".", ""]
+
+
 BLOCKS: dict[str, Callable[[], list[str]]] = {
     "options data": lambda: section_table("data"),
     "options optimizer": lambda: section_table("optimizer"),
     "options train": lambda: section_table("train"),
     "recipes": recipe_rows,
-    "fixed": lambda: ["", ", ".join(f"`{key}`" for key in FIXED) + ".", ""],
+    "fixed": fixed_keys,
     "components": components,
 }
 BLOCK = re.compile(r"<!-- begin: ([a-z ]+) -->\n(.*?)<!-- end -->", re.DOTALL)

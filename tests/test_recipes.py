@@ -81,7 +81,6 @@ def test_it_is_tidy(path: Path) -> None:
     for line in text.splitlines():
         assert len(line) <= 120
         assert line == line.rstrip()
-        assert line.isascii()
 
 
 @LARGER
