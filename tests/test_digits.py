@@ -44,4 +44,4 @@ def test_digits_train_in_three_minutes_to_digits_that_a_person_can_read(tmp_path
     assert last["step"] == steps
     grid = Image.open(run / "samples" / f"step-{steps:09d}.png")
     assert grid.size == (8 * 50 + 2, 8 * 50 + 2)
-    assert len(set(grid.convert("L").getdata())) > 20
+    assert len(grid.convert("L").getcolors() or []) > 20
