@@ -19,6 +19,7 @@ from ebmkit.data import ImageSource, open_images
 from ebmkit.energy_model import EnergyModel
 from ebmkit.engine import Engine, PlainEngine
 from ebmkit.errors import BadInput, TrainingFailed
+from ebmkit.files import sync_file
 from ebmkit.interfaces import Buffer, Draw, EnergyFunction, Objective, Pairs, Sampler
 from ebmkit.model import save_model
 from ebmkit.noise import GeneratorNoise, PerImageNoise, generator, stream_seed
@@ -217,6 +218,9 @@ class Trainer:
         shared: dict[str, checkpoints.Stateful] = {"model": self.model, "ema": self.ema, "engine": self.engine}
         local: dict[str, checkpoints.Stateful] = {"buffer": self.buffer, "data": self.data}
         keep = self.recipe.train.keep_checkpoints
+        if self.run.metrics.is_file():
+            # A checkpoint promises the lines up to its step, even after a power cut.
+            sync_file(self.run.metrics)
         # The model file first: after a kill between the two, the resumed run comes by here again.
         save_model(self.run.model, self.averaged, self.recipe, self.images_seen, self.step)
         path = checkpoints.save_checkpoint(self.run, self.step, self.images_seen, shared, local, keep)
