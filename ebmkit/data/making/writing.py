@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ebmkit.data.manifest import MANIFEST, Manifest, Shard
 from ebmkit.errors import BadInput
+from ebmkit.files import sync_folder
 
 
 class ShardWriter:
@@ -50,7 +51,7 @@ class ShardWriter:
         self._end_shard()
         for number, shard in enumerate(self.shards):
             self._partial(number).rename(self._folder / shard.name)
-        _sync_folder(self._folder)
+        sync_folder(self._folder)
 
     def write_manifest(self, manifest: Manifest) -> None:
         """The last thing to be written: with it the set is complete."""
@@ -60,7 +61,7 @@ class ShardWriter:
             file.flush()
             os.fsync(file.fileno())
         partial.rename(self._folder / MANIFEST)
-        _sync_folder(self._folder)
+        sync_folder(self._folder)
 
     def abandon(self) -> None:
         """Delete what is not finished."""
@@ -102,12 +103,3 @@ class ShardWriter:
             raise BadInput(
                 f"{self._folder} already has shards ({present[0]}); choose another folder, or delete them first"
             )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make renames durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
