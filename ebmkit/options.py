@@ -92,4 +92,7 @@ class TrainOptions(BaseOptions):
     sample_every: int = Field(default=1000, ge=0, description="Steps between sample grids; 0 draws none.")
     sample_count: int = Field(default=64, ge=1, description="Images in a sample grid.")
     log_every: int = Field(default=10, ge=1, description="Steps between lines of metrics.jsonl.")
+    threads: int | None = Field(
+        default=None, ge=1, le=1024, description="CPU threads of torch; by default as many as torch chooses."
+    )
     device: str = Field(default="auto", description="'auto' (a GPU if there is one), 'cpu', 'cuda', 'cuda:1' or 'mps'.")

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from ebmkit import recipe as recipes
-from ebmkit.device import choose_device
+from ebmkit.device import choose_device, cpu_threads
 from ebmkit.pipeline import cross_check
 from ebmkit.recipe import Recipe
 from ebmkit.resuming import resumed_recipe
@@ -40,7 +40,7 @@ def run_training(
     require_data(recipe)
     if not resume:
         run.create(recipe.to_toml())
-    with run.locked(), nullcontext() if resume else run.discarded_if_empty():
+    with cpu_threads(recipe.train.threads), run.locked(), nullcontext() if resume else run.discarded_if_empty():
         if resume:
             run.clean()
             done = max((step for step, _ in run.complete_checkpoints()), default=0)
