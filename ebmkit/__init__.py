@@ -34,7 +34,7 @@ from ebmkit.run_folder import RunInfo
 from ebmkit.schedule_option import ScheduleOption
 
 if TYPE_CHECKING:
-    from ebmkit.api import check, describe, list_plugins, load, schema, train
+    from ebmkit.api import check, describe, evaluate, list_plugins, load, save_images, schema, train
     from ebmkit.data import make_shards
     from ebmkit.energy_model import EnergyModel
     from ebmkit.model import Model
@@ -46,8 +46,10 @@ _LAZY = {
     "Model": "ebmkit.model",
     "check": "ebmkit.api",
     "describe": "ebmkit.api",
+    "evaluate": "ebmkit.api",
     "list_plugins": "ebmkit.api",
     "load": "ebmkit.api",
+    "save_images": "ebmkit.api",
     "make_shards": "ebmkit.data",
     "schema": "ebmkit.api",
     "train": "ebmkit.api",
@@ -86,10 +88,12 @@ __all__ = [
     "TrainingFailed",
     "check",
     "describe",
+    "evaluate",
     "hookimpl",
     "list_plugins",
     "load",
     "make_shards",
+    "save_images",
     "schema",
     "train",
 ]

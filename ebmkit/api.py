@@ -16,6 +16,8 @@ from ebmkit.recipe_schema import recipe_schema
 from ebmkit.registry import default_registry
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ebmkit.model import Model
     from ebmkit.plugins import BrokenPlugin, Registered
     from ebmkit.trainer import Outcome, View
@@ -45,6 +47,29 @@ def load(path: str | Path, device: str = "auto") -> Model:
     from ebmkit.model import load_model
 
     return load_model(path, device)
+
+
+def evaluate(
+    model: Model | str | Path, data: str | None = None, count: int = 512, seed: int = 0, batch_size: int = 64
+) -> dict[str, Any]:
+    """The pixel-space Fréchet distance (not FID) of `count` samples to the images of the shards `data`.
+
+    By default to those that the model was trained on. Keys: `pixel_frechet_distance`, `samples`, `images`, `seed`.
+    """
+    from ebmkit.evaluation import evaluate_model
+
+    return evaluate_model(load(model) if isinstance(model, str | Path) else model, data, count, seed, batch_size)
+
+
+def save_images(images: Tensor, path: str | Path) -> None:
+    """Write images `[B, C, H, W]` in [-1, 1] as `ebmkit sample --out` does: .png, .npz, .safetensors, or a folder.
+
+    Raises `BadInput` for another ending and where something would be overwritten.
+    """
+    from ebmkit.image_files import open_output
+
+    with open_output(Path(path), len(images)) as write:
+        write(images.detach().cpu())
 
 
 def check(

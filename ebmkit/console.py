@@ -33,16 +33,17 @@ def console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
 
 
-def progress_bar(target: Console, unit: str) -> Progress:
-    """The one style of progress bar; `unit` names what is counted."""
+def progress_bar(target: Console) -> Progress:
+    """The one style of progress bar; each task's field `unit` names what is counted."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(unit),
+        TextColumn("{task.fields[unit]}"),
         TimeElapsedColumn(),
-        TextColumn("left"),
+        TextColumn("elapsed,"),
         TimeRemainingColumn(),
+        TextColumn("left"),
         console=target,
         transient=True,
         disable=not target.is_terminal,
@@ -52,8 +53,8 @@ def progress_bar(target: Console, unit: str) -> Progress:
 @contextmanager
 def counting(target: Console, description: str, unit: str) -> Iterator[Callable[[int, int | None], None]]:
     """A progress bar as a callback `(done, total)`; silent in a pipe."""
-    with progress_bar(target, unit) as progress:
-        task = progress.add_task(description, total=None)
+    with progress_bar(target) as progress:
+        task = progress.add_task(description, total=None, unit=unit)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
@@ -62,11 +63,11 @@ class LiveView:
 
     def __init__(self, target: Console) -> None:
         self.console = target
-        self.progress = progress_bar(target, "steps")
+        self.progress = progress_bar(target)
         self.row: Mapping[str, float] = {}
         self.live = Live(self, console=target, refresh_per_second=4, transient=True, auto_refresh=target.is_terminal)
         self.steps = 0
-        self.task = self.progress.add_task("training", total=None)
+        self.task = self.progress.add_task("loading images", total=None, unit="images")
         self.printed = float("-inf")
 
     def __enter__(self) -> LiveView:
@@ -95,7 +96,7 @@ class LiveView:
         self.steps = steps
         # A fresh task: the time to load images does not count into the time that is left.
         self.progress.remove_task(self.task)
-        self.task = self.progress.add_task("training", total=steps, completed=first)
+        self.task = self.progress.add_task("training", total=steps, completed=first, unit="steps")
 
     def step(self, step: int) -> None:
         """A step is done."""
@@ -117,7 +118,7 @@ class LiveView:
 
     def loading(self, done: int, total: int | None) -> None:
         """Images decoded into the cache, of how many."""
-        self.progress.update(self.task, description="loading images", completed=done, total=total)
+        self.progress.update(self.task, completed=done, total=total)
 
 
 class Silent:

@@ -41,7 +41,7 @@ def evaluate_model(
 
     options = model.recipe.data
     if data is not None:
-        options = options.model_copy(update={"shards": (data,)})
+        options = options.model_copy(update={"shards": (data,), "make": None})
     elif not all(is_local(shard) for shard in expand(options.patterns)):
         # A model file may come from anyone: what it names is neither run as a command nor fetched.
         raise BadInput("the model was trained on shards from commands or URLs; name the data with --data")

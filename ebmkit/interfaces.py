@@ -97,7 +97,7 @@ class Schedule(ABC):
     def __call__(self, progress: float) -> float:
         """The value at `progress` in [0, 1]: 0 at the start, 1 at the end.
 
-        A sampler's progress is 1 at the very last step of a sweep. Training's is the share of the images already seen.
+        A sampler's progress is 1 at the very last step of a sweep; training's is the share of `train.steps` done.
         """
 
     def __eq__(self, other: object) -> bool:
@@ -236,7 +236,7 @@ class Regularizer(Component):
 
     kind = "regularizer"
     needs_double_backward: ClassVar[bool] = False
-    """The penalty differentiates a gradient: the core then keeps it out of what cannot be differentiated twice."""
+    """The penalty differentiates a gradient. For engines and compilers that must treat it apart; none does so yet."""
     changes_state_dict: ClassVar[bool] = False
     """`prepare` renames or adds parameters: a model file then loads only through the same regularizer."""
 

@@ -20,7 +20,7 @@ from ebmkit.errors import BadInput, PluginMissing, RecipeError
 from ebmkit.files import write_atomically
 from ebmkit.interfaces import PLUGIN_API, Schedule
 from ebmkit.noise import PerImageNoise
-from ebmkit.pipeline import build_energy, build_regularizers, frozen
+from ebmkit.pipeline import build_energy, build_regularizers, cross_check, frozen
 from ebmkit.recipe import Recipe
 from ebmkit.registry import default_registry
 from ebmkit.sampling import start_noise, sweep
@@ -39,6 +39,9 @@ class Model:
         self.recipe = recipe
         self.device = device
         self.metadata = dict(metadata)
+
+    def __repr__(self) -> str:
+        return f"Model({self.recipe.name!r}, image_shape={self.image_shape}, steps={self.metadata.get('steps')})"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -184,7 +187,14 @@ def _recipe_of(path: Path, metadata: Mapping[str, str]) -> Recipe:
             raise PluginMissing(
                 f"{path}: needs {kind} '{name}' from {source}, which is not installed: {error}"
             ) from error
+    if metadata.get("plugin_api") != str(PLUGIN_API):
+        raise BadInput(
+            f"{path}: made with PLUGIN_API {metadata.get('plugin_api')}, this ebmkit has {PLUGIN_API}; "
+            f"install ebmkit {metadata.get('ebmkit')}"
+        )
     try:
-        return recipes.from_table(table, str(path), metadata.get("name", path.stem))
+        recipe = recipes.from_table(table, str(path), metadata.get("name", path.stem))
+        cross_check(recipe, str(path))
+        return recipe
     except RecipeError as error:
         raise BadInput(f"{path}: the recipe in the model file does not fit the installed plugins\n{error}") from error

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from ebmkit.interfaces import Context, Regularizer, SweepBudget
 
 
+MAX_LEARNING_RATE = 1e4
+"""Far above any that trains, and small enough that AdamW can compute with it."""
+
+
 def cross_check(recipe: Recipe, source: str, world_size: int = 1) -> list[str]:
     """Warnings about a recipe; raises `RecipeError` for parts that cannot work together. Runs without torch."""
     context = recipe.context(world_size=world_size)
@@ -34,6 +38,13 @@ def cross_check(recipe: Recipe, source: str, world_size: int = 1) -> list[str]:
         problems.append(Problem("buffer.size", f"must be at least train.batch_size ({batch}), not {slots}"))
     if batch % world_size:
         problems.append(Problem("train.batch_size", f"must be divisible by the {world_size} processes, not {batch}"))
+    rates = [recipe.optimizer.learning_rate(i / 1000) for i in range(1001)]
+    if not all(0 <= rate <= MAX_LEARNING_RATE for rate in rates):
+        message = f"must stay between 0 and {MAX_LEARNING_RATE:g}, but has values from {min(rates):g} to {max(rates):g}"
+        problems.append(Problem("optimizer.learning_rate", message))
+    structural = [part.name for part in recipe.regularizers if part.component.changes_state_dict]
+    for name in sorted({name for name in structural if structural.count(name) > 1}):
+        problems.append(Problem("regularizers", f"{name} changes the network and can be there only once"))
     if problems:
         raise RecipeError(source, problems)
     return [warning for warning in (reachability_warning(recipe), _unbounded_warning(recipe)) if warning]

@@ -156,8 +156,12 @@ def from_table(
     registry: Registry | None = None,
 ) -> Recipe:
     """Bind a recipe's table; raises `RecipeError` with all of its problems."""
+    changes = dict(set_values or {})
+    if "data.shards" in changes:
+        # The recipe's command makes the recipe's shards, not these.
+        changes.setdefault("data.make", None)
     try:
-        return _bind(overriding.apply(table, set_values or {}), source, name, registry or default_registry())
+        return _bind(overriding.apply(table, changes), source, name, registry or default_registry())
     except RecursionError as error:
         raise BadInput(f"{source}: {TOO_DEEP}") from error
 

@@ -45,7 +45,8 @@ def run_training(
             run.clean()
             done = max((step for step, _ in run.complete_checkpoints()), default=0)
             if done >= recipe.train.steps and run.model.is_file():
-                view.say(f"{run.folder}: already finished, at step {done}; --set train.steps=N goes on to step N")
+                past = "" if done == recipe.train.steps else f", past train.steps = {recipe.train.steps}"
+                view.say(f"{run.folder}: already finished, at step {done}{past}; --set train.steps=N goes on to step N")
                 return Outcome(run.folder, done, True)
         trainer = Trainer(recipe, run, device, view)
         if resume:

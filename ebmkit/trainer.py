@@ -94,6 +94,7 @@ class Trainer:
         self.step = self.images_seen = 0
         if saved is not None:
             self._restore(saved)
+        run.rewind_metrics(self.step)
         self.data: ImageSource = open_images(
             recipe.data,
             context,
@@ -187,10 +188,12 @@ class Trainer:
 
     def _require_finite(self) -> None:
         if not bool(self.all_finite):
+            saved = self.run.complete_checkpoints()
+            kept = f"the checkpoint of step {saved[-1][0]} is untouched: --resume" if saved else "start again"
             raise TrainingFailed(
                 f"{self.run.folder}: the loss or its gradient is not finite any more (noticed at step {self.step}); "
-                "the last checkpoint is untouched. Try a smaller optimizer.learning_rate, a larger penalty weight or "
-                "optimizer.clip_grad_norm, and --resume"
+                f"{kept} with a smaller optimizer.learning_rate or sampler.step_size, a larger penalty weight, or "
+                "optimizer.clip_grad_norm"
             )
 
     def _log(self, metrics: Mapping[str, Tensor], images_per_second: float) -> None:
@@ -236,4 +239,3 @@ class Trainer:
             reason = str(error).splitlines()[0]
             raise BadInput(f"{self.run.folder}: its checkpoint does not fit the recipe: {reason}") from error
         self.step, self.images_seen = saved.step, saved.images_seen
-        self.run.rewind_metrics(self.step)

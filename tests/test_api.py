@@ -7,6 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -138,3 +139,20 @@ def test_every_public_name_is_there_and_importing_needs_no_torch(tmp_path: Path)
     code = "import sys, ebmkit; ebmkit.check('digits'); ebmkit.list_plugins(); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(), check=False)
     assert done.returncode == 0
+
+
+def test_evaluate_takes_a_model_or_its_file(outcome: Outcome) -> None:
+    by_file = ebmkit.evaluate(outcome.model, count=8)
+    assert by_file == ebmkit.evaluate(ebmkit.load(outcome.model), count=8)
+    assert by_file["samples"] == 8
+    assert by_file["pixel_frechet_distance"] > 0
+
+
+def test_save_images_writes_what_sample_writes(outcome: Outcome, tmp_path: Path) -> None:
+    images = ebmkit.load(outcome.model).sample(3, seed=0)
+    ebmkit.save_images(images, tmp_path / "images.npz")
+    assert np.load(tmp_path / "images.npz")["images"].shape == (3, 8, 8, 1)
+    ebmkit.save_images(images, tmp_path / "folder")
+    assert len(list((tmp_path / "folder").glob("*.png"))) == 3
+    with pytest.raises(ebmkit.BadInput, match="not overwritten"):
+        ebmkit.save_images(images, tmp_path / "images.npz")

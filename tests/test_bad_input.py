@@ -267,3 +267,33 @@ def test_a_run_folder_that_cannot_be_made(shards: str, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "r.toml", tiny_table(shards))
     (tmp_path / "file").write_text("mine")
     assert_refused(run_cli("train", recipe, "--run-dir", tmp_path / "file" / "run"), "cannot be written")
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ("optimizer.learning_rate=-1", "optimizer.learning_rate"),
+        ("optimizer.learning_rate=1e300", "optimizer.learning_rate"),
+        ('optimizer.learning_rate={use = "linear", start = 1e-4, end = -1.0}', "optimizer.learning_rate"),
+        ('regularizers=[{use = "spectral_norm"}, {use = "spectral_norm"}]', "regularizers"),
+    ],
+)
+def test_values_that_cannot_train_are_refused_by_check(change: str, path: str) -> None:
+    result = run_cli("check", "digits", "--set", change)
+    assert result.code == 2
+    assert f"  {path}  " in result.err
+
+
+def test_annealing_over_a_single_time_step_is_refused() -> None:
+    result = run_cli("check", "digits", "--set", "time_steps=1", "--set", "sampler.anneal=time_step")
+    assert result.code == 2
+    assert "sampler.anneal" in result.err
+
+
+def test_the_hint_of_a_recipe_is_not_given_for_other_shards(tmp_path: Path) -> None:
+    words = ["train", "lsun_church64", "--run-dir", tmp_path / "run"]
+    assert "make-shards LSUN" in run_cli(*words, cwd=tmp_path).err
+    other = run_cli(*words, "--set", "data.shards=mine.tar", cwd=tmp_path)
+    assert other.code == 2
+    assert "mine.tar" in other.err
+    assert "make-shards" not in other.err

@@ -153,3 +153,16 @@ def test_a_real_shard(tmp_path: Path) -> None:
     assert images.shape == (10_000, 3, 32, 32)
     mean = images.float().mean((0, 2, 3)) / 255
     assert torch.allclose(mean, torch.tensor([0.4914, 0.4822, 0.4465]), atol=0.02), "CIFAR-10's known channel means"
+
+
+@pytest.mark.parametrize(("total", "batch", "ranks"), [(7, 3, 1), (7, 16, 1), (5, 4, 3), (4, 2, 2), (1, 3, 2)])
+def test_slices_of_a_pass_are_the_places_in_it(total: int, batch: int, ranks: int) -> None:
+    from ebmkit.data.cached import _within
+
+    for rank in range(ranks):
+        for begin in range(rank, 5 * total * ranks + rank, ranks * batch):
+            places = range(begin, begin + ranks * batch, ranks)
+            found = []
+            for number in range(places[0] // total, places[-1] // total + 1):
+                found += [number * total + place for place in range(total)[_within(places, number * total, total)]]
+            assert found == list(places)

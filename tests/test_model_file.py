@@ -294,3 +294,20 @@ def test_the_seed_of_the_recipe_gives_the_same_initial_weights(recipe: Recipe) -
     other = build_energy(recipe, recipe.context(), build_regularizers(recipe, recipe.context()))
     assert torch.equal(torch.random.get_rng_state(), state), "the global generator is left alone"
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_another_plugin_api_is_refused(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="PLUGIN_API 99"):
+        ebmkit.load(changed(trained, tmp_path / "model.safetensors", {"plugin_api": "99"}))
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"), [("sampler", "step_size", -1.0), ("sampler", "steps", 100_000), ("energy", "channels", 0)]
+)
+def test_a_recipe_that_cannot_work_is_refused(
+    part: str, key: str, value: object, trained: Path, tmp_path: Path
+) -> None:
+    table = json.loads(metadata_of(trained)["recipe"]) | {"time_steps": 100_000}
+    table[part][key] = value
+    with pytest.raises(BadInput, match=key):
+        ebmkit.load(changed(trained, tmp_path / "model.safetensors", {"recipe": json.dumps(table)}))

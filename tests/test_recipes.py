@@ -56,17 +56,14 @@ def test_it_checks_without_a_warning(path: Path) -> None:
 
 @ALL
 def test_every_key_is_explained(path: Path) -> None:
-    """A comment directly above it, or above the keys that it stands together with."""
+    """A comment directly above each."""
     lines = path.read_text().splitlines()
     keys = 0
     for number, line in enumerate(lines):
         if not re.match(r"[a-z_]+ *=", line):
             continue
         keys += 1
-        above = number - 1
-        while re.match(r"[a-z_]+ *=", lines[above]):
-            above -= 1
-        assert lines[above].startswith("# "), f"{path.name}:{number + 1}: {line} has no comment"
+        assert lines[number - 1].startswith("# "), f"{path.name}:{number + 1}: {line} has no comment"
     assert keys > 30
     assert lines[0].startswith("# ")
 

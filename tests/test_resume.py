@@ -358,3 +358,19 @@ def test_a_refused_change_leaves_a_run_that_still_resumes(change: str, named: st
     assert contents(finished) == before
     assert run_cli("train", home / "cached.toml", "--run-dir", finished, "--resume", *more).code == 0
     assert RunFolder(finished).complete_checkpoints()[-1][0] == STEPS + 1
+
+
+def test_a_kill_before_the_first_checkpoint_leaves_no_line_twice(home: Path) -> None:
+    words = ["train", "cached.toml", "--run-dir", "early", "--set", "train.log_every=1"]
+    long = ["--set", "train.steps=100000", "--set", "train.checkpoint_every=100000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ebmkit", *words, *long], cwd=home, env=environment(), stdout=subprocess.DEVNULL
+    )
+    lines = home / "early" / "metrics.jsonl"
+    wait_until(lambda: lines.is_file() and lines.read_text().count("\n") >= 2)
+    process.kill()
+    process.wait()
+    assert RunFolder(home / "early").complete_checkpoints() == []
+    result = run_cli("train", home / "cached.toml", "--run-dir", home / "early", "--resume", "--set", "train.steps=4")
+    assert result.code == 0, result.err
+    assert [row["step"] for row in metrics_of(home / "early")] == [1, 2, 3, 4]

@@ -13,7 +13,7 @@ from ebmkit.console import console, counting
 
 ModelFile = Annotated[Path, typer.Argument(help="A model.safetensors file.")]
 Device = Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images at a time; does not change the images.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images at a time; changes the images by rounding at most.")]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed draws the same images.")]
 
 

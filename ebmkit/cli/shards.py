@@ -68,7 +68,7 @@ def make_shards(
         more = len(manifest.skipped) - len(shown)
         shown += [f"  and {more} more"] if more > 0 else []
         target.print(
-            f"{len(manifest.skipped)} unreadable files were skipped (all are listed in {out / 'manifest.json'}):",
+            f"unreadable and skipped: {len(manifest.skipped)} (listed in {out / 'manifest.json'}):",
             markup=False,
         )
         target.print("\n".join(shown), markup=False)

@@ -170,13 +170,14 @@ class CachedImages(ImageSource):
     def next(self) -> Batch:
         """The next batch, gathered on the device."""
         total, ranks = len(self._images), self._context.world_size
-        places = self._seen + self._context.rank + ranks * torch.arange(self._batch_size)
+        begin = self._seen + self._context.rank
         self._seen += ranks * self._batch_size
-        passes = places // total
-        first, last = int(passes[0]), int(passes[-1])
-        self._orders = {number: self._order(number) for number in range(first, last + 1)}
-        chosen = torch.cat([self._orders[n][places[passes == n] % total] for n in range(first, last + 1)])
-        chosen = chosen.to(self._images.device)
+        places = range(begin, begin + ranks * self._batch_size, ranks)
+        passes = range(places[0] // total, places[-1] // total + 1)
+        self._orders = {number: self._order(number) for number in passes}
+        # Slices of orders that lie on the device: nothing is copied from the host, so that nothing waits.
+        slices = [self._orders[n][_within(places, n * total, total)] for n in passes]
+        chosen = torch.cat(slices)
         return Batch(self._images[chosen], self._labels[chosen])
 
     def state_dict(self) -> dict[str, Any]:
@@ -193,4 +194,15 @@ class CachedImages(ImageSource):
         if number in self._orders:
             return self._orders[number]
         generator = torch.Generator().manual_seed(random_for(self._context.seed, "cache", number).getrandbits(63))
-        return torch.randperm(len(self._images), generator=generator)
+        return torch.randperm(len(self._images), generator=generator).to(self._images.device)
+
+
+def _within(places: range, begin: int, count: int) -> slice:
+    """The `places` that lie in [begin, begin + count), counted from `begin`."""
+    inside = places[max(0, _steps_to(places, begin)) : _steps_to(places, begin + count)]
+    return slice(inside.start - begin, inside.stop - begin, inside.step)
+
+
+def _steps_to(places: range, limit: int) -> int:
+    """How many of the `places`, if they went on, lie below `limit`."""
+    return -((places.start - limit) // places.step)

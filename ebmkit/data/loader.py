@@ -45,6 +45,7 @@ def start_workers(dataset: IterableDataset[T], workers: int) -> Iterator[T]:
 def _explained(items: Iterator[T]) -> Iterator[T]:
     """The same items; a worker that was killed becomes an error for people."""
     while True:
+        reason = None
         try:
             item = next(items)
         except StopIteration:
@@ -52,10 +53,15 @@ def _explained(items: Iterator[T]) -> Iterator[T]:
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
+            reason = str(error).splitlines()[0]
+        if reason is not None:
+            # Without a trace of the loader: as long as it lives, its signal handler may report the dead worker again,
+            # at any moment and in the midst of anything.
+            del items
             raise DataError(
-                f"a data worker ended unexpectedly (out of memory?): {str(error).splitlines()[0]}; "
+                f"a data worker ended unexpectedly (out of memory?): {reason}; "
                 "fewer data.workers or a smaller data.shuffle need less memory"
-            ) from error
+            )
         yield item
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from glob import glob, has_magic
+from itertools import islice
 from pathlib import Path
 
 from braceexpand import braceexpand
@@ -12,6 +13,7 @@ from braceexpand import braceexpand
 from ebmkit.errors import BadData, BadInput
 
 EMBEDDED = "digits"
+MAX_SHARDS = 1_000_000
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
 
@@ -37,9 +39,12 @@ def expand(patterns: str | Iterable[str], make: str | None = None) -> list[str]:
 
 def _braces(pattern: str) -> list[str]:
     try:
-        return list(braceexpand(pattern))
+        found = list(islice(braceexpand(pattern), MAX_SHARDS + 1))
     except ValueError as error:
         raise BadData(f"data.shards: {pattern!r} has unbalanced braces") from error
+    if len(found) > MAX_SHARDS:
+        raise BadData(f"data.shards: {pattern!r} names more than {MAX_SHARDS:,} shards")
+    return found
 
 
 def _local(pattern: str, make: str | None) -> list[str]:

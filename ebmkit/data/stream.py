@@ -15,6 +15,7 @@ from ebmkit.data.reader import ShardSet
 from ebmkit.data.roles import Position, fingerprint, window_order
 from ebmkit.data.source import NEXT_PASS, Batch, ImageSource, Warn
 from ebmkit.data.tally import Notice, Tally, nothing_usable
+from ebmkit.data.tar_shard import read_shard
 from ebmkit.data.windows import Role, Window
 from ebmkit.errors import DataError
 from ebmkit.interfaces import Context
@@ -62,8 +63,15 @@ class RoleReader:
                 barren = 0 if usable else barren + 1
                 usable = False
                 if barren == self.role.roles:
-                    # By now this role has read as many samples as the whole set has.
-                    raise nothing_usable(len(self.role.shards), tally.told)
+                    # As many samples as the whole set has, but chance may have dealt the same bad shard every time.
+                    if not self._anything_usable():
+                        raise nothing_usable(len(self.role.shards), tally.told)
+                    barren = 0
+
+    def _anything_usable(self) -> bool:
+        """Whether any shard of the set has an image that can be used."""
+        raws = (raw for shard in self.shard_set.shards for raw in read_shard(shard, lambda reason: None))
+        return any(self.shard_set.image(raw, Tally()) is not None for raw in raws)
 
 
 class ParcelStream(IterableDataset[Parcel]):
@@ -141,7 +149,13 @@ class ShardStream(ImageSource):
             raise parcel.failure
         self._positions[self._next] = parcel.position
         self._next = (self._next + 1) % len(self._positions)
-        return Batch(parcel.images.to(self._device), parcel.labels.to(self._device))
+        return Batch(self._on_device(parcel.images), self._on_device(parcel.labels))
+
+    def _on_device(self, values: Tensor) -> Tensor:
+        if self._device.type == "cuda":
+            # From pinned memory the host need not wait for the steps that the device still works on.
+            values = values.pin_memory()
+        return values.to(self._device, non_blocking=True)
 
     def state_dict(self) -> dict[str, Any]:
         """The position of every role of this rank, and whose turn it is."""

@@ -27,7 +27,7 @@ class TorchvisionSource(Source):
     def __init__(self, source: str, *, root: str | Path | None, split: str, download: bool) -> None:
         self._name, _, self._part = source.partition(":")
         if root is None:
-            raise BadInput(f"{source} is a data set of torchvision: say with `root` in which folder its files are")
+            raise BadInput(f"{source} is a data set of torchvision: name the folder of its files with `root` (--root)")
         self._root = Path(root).expanduser()
         self._arguments = self._choose(split, download)
         self._set: Any = self._opened()

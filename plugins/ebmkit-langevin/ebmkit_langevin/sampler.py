@@ -107,6 +107,8 @@ class Langevin(Sampler):
             return [f"steps: time_steps * steps must be at most {LONGEST_SWEEP:,}, not {length:,}"]
         values = [pair for row in sweep_table(options, context) for pair in row]
         found = []
+        if options.anneal == "time_step" and context.time_steps == 1:
+            found.append("anneal: 'time_step' has nothing to anneal over with time_steps = 1; use 'step'")
         if min(eta for eta, _ in values) < 0:
             found.append("step_size: falls below 0 within the sweep; sampling would climb the energy")
         if min(sigma for _, sigma in values) < 0:
@@ -139,6 +141,7 @@ def sweep_table(options: Langevin.Options, context: Context) -> list[list[tuple[
 def _progress(options: Langevin.Options, time_steps: int) -> list[float]:
     count = time_steps * options.steps
     if options.anneal == "time_step":
+        # `problems` refuses a single time step, over which nothing can be annealed.
         return [(i // options.steps) / max(time_steps - 1, 1) for i in range(count)]
     # A sweep of a single step is its own last step.
     return [i / (count - 1) for i in range(count)] if count > 1 else [1.0]
