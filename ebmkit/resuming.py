@@ -58,4 +58,4 @@ def _mention_differences(path: Path, own: Recipe, set_values: Mapping[str, Any],
     )
     if different:
         shown = ", ".join(different[:6]) + (", ..." if len(different) > 6 else "")
-        say(f"note: the run goes on with its own recipe.toml, which differs from {path} in {shown}")
+        say(f"note: the run keeps its own recipe, with the --set values of its start; {path} differs in {shown}")
