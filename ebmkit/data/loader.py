@@ -50,10 +50,10 @@ def _explained(items: Iterator[T]) -> Iterator[T]:
             item = next(items)
         except StopIteration:
             return
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, OSError, EOFError) as error:
+            if not _means_a_dead_worker(error):
                 raise
-            reason = str(error).splitlines()[0]
+            reason = (str(error) or type(error).__name__).splitlines()[0]
         if reason is not None:
             # Without a trace of the loader: as long as it lives, its signal handler may report the dead worker again,
             # at any moment and in the midst of anything.
@@ -63,6 +63,14 @@ def _explained(items: Iterator[T]) -> Iterator[T]:
                 "fewer data.workers or a smaller data.shuffle need less memory"
             )
         yield item
+
+
+def _means_a_dead_worker(error: Exception) -> bool:
+    """Whether torch noticed a dead worker, or the connection to it broke while it handed a tensor over."""
+    if str(error).startswith("Caught "):
+        # torch passes on what a worker raised itself; that worker lives.
+        return False
+    return "DataLoader worker" in str(error) or isinstance(error, ConnectionError | EOFError | FileNotFoundError)
 
 
 def _as_it_is(item: T) -> T:
