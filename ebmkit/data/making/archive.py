@@ -7,6 +7,7 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
+from abc import abstractmethod
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,13 +39,13 @@ class ArchiveSource(Source):
         if not self._files.names:
             raise BadInput(f"{path} holds no image files")
 
+    @abstractmethod
     def _index(self) -> list[str]:
         """The names of all members."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _read(self, member: int) -> bytes:
         """The content of a member, by its place in the index; at most one byte more than `MAX_FILE`."""
-        raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self._files.names)
