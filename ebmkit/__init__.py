@@ -29,6 +29,7 @@ from ebmkit.interfaces import (
     Schedule,
     SweepBudget,
     Term,
+    Tracker,
 )
 from ebmkit.run_folder import RunInfo
 from ebmkit.schedule_option import ScheduleOption
@@ -85,6 +86,7 @@ __all__ = [
     "ScheduleOption",
     "SweepBudget",
     "Term",
+    "Tracker",
     "TrainingFailed",
     "check",
     "describe",

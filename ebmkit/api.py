@@ -58,7 +58,8 @@ def evaluate(
     """
     from ebmkit.evaluation import evaluate_model
 
-    return evaluate_model(load(model) if isinstance(model, str | Path) else model, data, count, seed, batch_size)
+    loaded = load(model) if isinstance(model, str | Path) else model
+    return evaluate_model(loaded, data, count, seed, batch_size, say=_log.warning)
 
 
 def save_images(images: Tensor, path: str | Path) -> None:

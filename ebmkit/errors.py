@@ -50,5 +50,9 @@ class TrainingFailed(EbmkitError):
     """Training cannot go on, for example because the loss is not finite."""
 
 
+class HookFailed(TrainingFailed):
+    """A plugin's lifecycle hook raised an error and `train.hook_errors` is "fatal"; the run can be resumed."""
+
+
 class PluginMissing(BadInput):
     """A recipe or a model file needs a plugin that is not installed, or that did not load."""

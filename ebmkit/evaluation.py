@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ebmkit import recipe as recipes
 from ebmkit.errors import BadInput
+from ebmkit.lifecycle import Lifecycle
 from ebmkit.model import Model, Progress
+from ebmkit.registry import default_registry
+from ebmkit.run_folder import RunFolder, RunInfo
 from ebmkit.sampling import from_uint8
 
 
@@ -34,8 +39,12 @@ def evaluate_model(
     seed: int = 0,
     batch_size: int = 64,
     progress: Progress | None = None,
+    say: Callable[[str], None] = lambda message: None,
 ) -> dict[str, Any]:
-    """The pixel-space Fréchet distance of `count` samples against all images of `data` (or of the recipe)."""
+    """The pixel-space Fréchet distance of `count` samples against all images of `data` (or of the recipe).
+
+    The trackers of the run that the model belongs to, if any, hear of it; what goes wrong there is told to `say`.
+    """
     from ebmkit.data import all_images, expand
     from ebmkit.data.patterns import is_local
 
@@ -49,4 +58,24 @@ def evaluate_model(
     # Samples are compared as they would be written to a file: within the range of images.
     samples = model.sample(count, seed, batch_size, progress=progress).clamp(-1, 1)
     distance = frechet_distance(samples.flatten(1), real.flatten(1))
-    return {"pixel_frechet_distance": distance, "samples": count, "images": len(real), "seed": seed}
+    results = {"pixel_frechet_distance": distance, "samples": count, "images": len(real), "seed": seed}
+    _tell_trackers(model, results, say)
+    return results
+
+
+def _tell_trackers(model: Model, results: dict[str, Any], say: Callable[[str], None]) -> None:
+    if model.path is None:
+        return
+    run = RunFolder(model.path.parent)
+    if model.path.name != run.model.name or not run.recipe.is_file():
+        return
+    try:
+        # The run's own recipe, not the model's: a model file may come from anyone.
+        recipe = recipes.from_table(recipes.read_toml(run.recipe), str(run.recipe), run.folder.name)
+    except BadInput as error:
+        say(f"warning: the run's trackers were not told of this evaluation: {error}")
+        return
+    fatal = recipe.train.hook_errors == "fatal"
+    hooks = Lifecycle(default_registry(), recipe.trackers, RunInfo(run.folder, recipe.to_table()), say, fatal)
+    hooks.build(recipe.context(model.device))
+    hooks.call("ebmkit_evaluation", step=int(model.metadata["steps"]), results=results)

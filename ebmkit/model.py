@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,14 @@ Progress = Callable[[int, int], None]
 class Model:
     """A trained energy with its recipe: evaluates energies and draws images."""
 
-    def __init__(self, energy: EnergyModel, recipe: Recipe, device: str, metadata: Mapping[str, str]) -> None:
+    def __init__(
+        self, energy: EnergyModel, recipe: Recipe, device: str, metadata: Mapping[str, str], path: Path | None = None
+    ) -> None:
         self.energy = energy.eval().requires_grad_(False)
         self.recipe = recipe
         self.device = device
         self.metadata = dict(metadata)
+        self.path = path
 
     def __repr__(self) -> str:
         return f"Model({self.recipe.name!r}, image_shape={self.image_shape}, steps={self.metadata.get('steps')})"
@@ -115,6 +119,8 @@ class Model:
 
 def save_model(path: Path, energy: EnergyModel, recipe: Recipe, images_seen: int, steps: int) -> None:
     """Write the model file of these (EMA) weights, atomically."""
+    # Trackers watched the training; whoever uses the model needs none of them.
+    recipe = replace(recipe, trackers=())
     registry = default_registry()
     used = {(part.kind, part.name) for part in recipe.parts.values()}
     options = [part.options for part in recipe.parts.values()] + [recipe.optimizer]
@@ -152,7 +158,7 @@ def load_model(path: str | Path, device: str = "auto") -> Model:
         energy.load_state_dict(weights)
     except RuntimeError as error:
         raise BadInput(f"{path}: its weights do not fit its recipe: {error}") from error
-    return Model(energy.to(device), recipe, device, metadata)
+    return Model(energy.to(device), recipe, device, metadata, path)
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -92,6 +92,11 @@ class TrainOptions(BaseOptions):
     sample_every: int = Field(default=1000, ge=0, description="Steps between sample grids; 0 draws none.")
     sample_count: int = Field(default=64, ge=1, description="Images in a sample grid.")
     log_every: int = Field(default=10, ge=1, description="Steps between lines of metrics.jsonl.")
+    hook_errors: Literal["disable", "fatal"] = Field(
+        default="disable",
+        description="What follows when a plugin's hook raises an error: 'disable' reports it and calls that plugin no "
+        "more in this run, 'fatal' ends the run after a checkpoint.",
+    )
     threads: int | None = Field(
         default=None, ge=1, le=1024, description="CPU threads of torch; by default as many as torch chooses."
     )

@@ -45,6 +45,11 @@ def cross_check(recipe: Recipe, source: str, world_size: int = 1) -> list[str]:
     structural = [part.name for part in recipe.regularizers if part.component.changes_state_dict]
     for name in sorted({name for name in structural if structural.count(name) > 1}):
         problems.append(Problem("regularizers", f"{name} changes the network and can be there only once"))
+    if not recipe.energy.component.twice_differentiable:
+        for path, part in recipe.parts.items():
+            if getattr(part.component, "needs_double_backward", False):
+                message = f"{part.name} differentiates a gradient, which energy '{recipe.energy.name}' does not allow"
+                problems.append(Problem(f"{path}.use", message))
     if problems:
         raise RecipeError(source, problems)
     return [warning for warning in (reachability_warning(recipe), _unbounded_warning(recipe)) if warning]

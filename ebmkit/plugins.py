@@ -19,7 +19,6 @@ from ebmkit.interfaces import INTERFACES, PLUGIN_API, BaseOptions
 
 ENTRY_POINT_GROUP = "ebmkit"
 DISABLE_VARIABLE = "EBMKIT_DISABLE_PLUGINS"
-HOOKS = {name for name in vars(hookspecs) if name.startswith("ebmkit_")}
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 
 
@@ -52,6 +51,8 @@ class LoadedPlugin:
     plugin: str
     module: ModuleType
     components: tuple[Registered, ...]
+    distribution: str = "unknown"
+    version: str = "unknown"
 
 
 class PluginFault(Exception):
@@ -91,7 +92,7 @@ def load_entry_point(entry: EntryPoint) -> LoadedPlugin | BrokenPlugin:
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the plugin's code may raise anything; it must not stop ebmkit
         # One line, however long a story the error tells.
         return _broken(entry, ": ".join(filter(None, [type(error).__name__, " ".join(str(error).split())])))
-    return LoadedPlugin(entry.name, module, components)
+    return LoadedPlugin(entry.name, module, components, distribution, version)
 
 
 def components_of(module: Any, plugin: str, distribution: str, version: str) -> Iterable[Registered]:
@@ -103,18 +104,7 @@ def components_of(module: Any, plugin: str, distribution: str, version: str) -> 
         stated = "states no PLUGIN_API" if api is None else f"was written for PLUGIN_API {api!r}"
         raise PluginFault(f"it {stated}; this ebmkit has PLUGIN_API = {PLUGIN_API}")
     manager = new_manager()
-    manager.register(module, name=plugin)
-    try:
-        manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        unknown = [caller.name for caller in manager.get_hookcallers(module) or () if not caller.has_spec()]
-        near = get_close_matches(unknown[0], sorted(HOOKS), n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise PluginFault(f"it implements a hook that ebmkit does not have, '{unknown[0]}'{hint}") from error
-    implemented = {caller.name for caller in manager.get_hookcallers(module) or ()}
-    unmarked = [name for name, _ in inspect.getmembers(module, inspect.isfunction) if name in HOOKS - implemented]
-    if unmarked:
-        raise PluginFault(f"its {unmarked[0]} is not marked with @ebmkit.hookimpl")
+    implemented = _implemented(manager, module)
     if not implemented:
         raise PluginFault("it implements no hook of ebmkit at the top level of its module")
     found: list[Registered] = []
@@ -144,6 +134,42 @@ def _check_class(component: Any, kind: str, hook: str) -> None:
     options = getattr(component, "Options", None)
     if not (inspect.isclass(options) and issubclass(options, BaseOptions)):
         raise PluginFault(f"{where}.Options must be a subclass of ebmkit.BaseOptions")
+    if kind == "tracker" and not _implemented(new_manager(), component, where, f"{where}."):
+        raise PluginFault(f"{where} implements no lifecycle hook of ebmkit")
+
+
+def _implemented(manager: pluggy.PluginManager, plugin: Any, label: str = "it", its: str = "its ") -> set[str]:
+    """The names of the hooks that a module or a tracker class implements; raises `PluginFault`."""
+    try:
+        manager.register(plugin)
+    except pluggy.PluginValidationError as error:
+        raise PluginFault(_wrong_parameters(manager, plugin, its)) from error
+    callers = manager.get_hookcallers(plugin) or ()
+    unknown = [caller.name for caller in callers if not caller.has_spec()]
+    if unknown:
+        near = get_close_matches(unknown[0], hookspecs.HOOKS, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise PluginFault(f"{label} implements a hook that ebmkit does not have, '{unknown[0]}'{hint}")
+    implemented = {caller.name for caller in callers}
+    functions = [name for name, _ in inspect.getmembers(plugin, inspect.isfunction)]
+    unmarked = [name for name in functions if name in set(hookspecs.HOOKS) - implemented]
+    if unmarked:
+        raise PluginFault(f"{its}{unmarked[0]} is not marked with @ebmkit.hookimpl")
+    return implemented
+
+
+def _wrong_parameters(manager: pluggy.PluginManager, plugin: Any, its: str) -> str:
+    """Which hook of `plugin` wants parameters that ebmkit does not give."""
+    for name in hookspecs.HOOKS:
+        given = set(inspect.signature(getattr(hookspecs, name)).parameters)
+        function = getattr(plugin, name, None)
+        if function is None or manager.parse_hookimpl_opts(plugin, name) is None:
+            continue
+        wrong = sorted(set(inspect.signature(function).parameters) - given - {"self"})
+        if wrong:
+            gives = ", ".join(sorted(given)) or "nothing"
+            return f"{its}{name} takes {', '.join(wrong)}, which the hook does not give; it gives {gives}"
+    return f"{its}hooks do not fit those of ebmkit"
 
 
 def _source(entry: EntryPoint) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ SECTIONS: Mapping[str, type[BaseOptions]] = {
     "train": TrainOptions,
 }
 PARTS = ("energy", "sampler", "buffer", "objective")
-REGULARIZERS = "regularizers"
-KEYS = ("seed", "time_steps", *SECTIONS, *PARTS, REGULARIZERS)
+LISTS: Mapping[str, str] = {"regularizers": "regularizer", "trackers": "tracker"}
+"""Keys that hold any number of parts, and their kind."""
+KEYS = ("seed", "time_steps", *SECTIONS, *PARTS, *LISTS)
 MAX_BYTES = 1_000_000
 MAX_SEED = 2**63 - 1
 MAX_TIME_STEPS = 100_000
@@ -68,6 +69,7 @@ class Recipe:
     buffer: Part
     objective: Part
     regularizers: tuple[Part, ...]
+    trackers: tuple[Part, ...]
     optimizer: OptimizerOptions
     train: TrainOptions
 
@@ -75,7 +77,8 @@ class Recipe:
     def parts(self) -> dict[str, Part]:
         """Every part by its dotted path."""
         single = {name: getattr(self, name) for name in PARTS}
-        return single | {f"{REGULARIZERS}.{i}": part for i, part in enumerate(self.regularizers)}
+        several = {f"{key}.{i}": part for key in LISTS for i, part in enumerate(getattr(self, key))}
+        return single | several
 
     def context(self, device: str = "cpu", rank: int = 0, world_size: int = 1) -> Context:
         """The context in which the parts are built."""
@@ -86,7 +89,7 @@ class Recipe:
         table: dict[str, Any] = {"seed": self.seed, "time_steps": self.time_steps}
         table |= {name: _table(getattr(self, name)) for name in SECTIONS}
         table |= {name: getattr(self, name).to_table() for name in PARTS}
-        table[REGULARIZERS] = [part.to_table() for part in self.regularizers]
+        table |= {key: [part.to_table() for part in getattr(self, key)] for key in LISTS}
         return table
 
     def to_toml(self) -> str:
@@ -175,14 +178,14 @@ def _bind(table: Mapping[str, Any], source: str, name: str, registry: Registry) 
     time_steps = _whole_number(binder, table, "time_steps", 1, MAX_TIME_STEPS)
     sections = {key: _section(binder, table, key, model) for key, model in SECTIONS.items()}
     parts = {kind: _part(binder, table, kind) for kind in PARTS}
-    regularizers = _regularizers(binder, table)
+    lists = {key: _parts(binder, table, key, kind) for key, kind in LISTS.items()}
     if binder.problems:
         raise RecipeError(source, binder.problems)
     return Recipe(
         name=name,
         seed=seed,
         time_steps=time_steps,
-        regularizers=tuple(regularizers),
+        **lists,  # type: ignore[arg-type]
         **sections,
         **parts,  # type: ignore[arg-type]
     )
@@ -218,10 +221,10 @@ def _part(binder: Binder, table: Mapping[str, Any], kind: str) -> Part | None:
     return None if found is None else Part(kind, *found)
 
 
-def _regularizers(binder: Binder, table: Mapping[str, Any]) -> Iterable[Part]:
-    value = table.get(REGULARIZERS, [])
+def _parts(binder: Binder, table: Mapping[str, Any], key: str, kind: str) -> tuple[Part, ...]:
+    value = table.get(key, [])
     if not isinstance(value, list | tuple):
-        binder.complain(REGULARIZERS, f"must be a list of tables ([[{REGULARIZERS}]]), not {show(value)}")
-        return []
-    found = [binder.component("regularizer", item, f"{REGULARIZERS}.{i}") for i, item in enumerate(value)]
-    return [Part("regularizer", *item) for item in found if item is not None]
+        binder.complain(key, f"must be a list of tables ([[{key}]]), not {show(value)}")
+        return ()
+    found = [binder.component(kind, item, f"{key}.{i}") for i, item in enumerate(value)]
+    return tuple(Part(kind, *item) for item in found if item is not None)

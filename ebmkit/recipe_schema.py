@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ebmkit.interfaces import BaseOptions
-from ebmkit.recipe import MAX_SEED, MAX_TIME_STEPS, PARTS, REGULARIZERS, SECTIONS
+from ebmkit.recipe import LISTS, MAX_SEED, MAX_TIME_STEPS, PARTS, SECTIONS
 from ebmkit.registry import Registry
 from ebmkit.schedule_option import SCHEDULE_TABLE
 
@@ -24,10 +24,10 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
     }
     for key, model in SECTIONS.items():
         properties[key] = _options(model)
-    for kind in ("regularizer", "schedule", *PARTS):
+    for kind in (*LISTS.values(), "schedule", *PARTS):
         definitions[kind] = {"oneOf": [_part(registry, kind, name) for name in registry.names(kind)]}
     properties |= {kind: {"$ref": f"#/$defs/{kind}"} for kind in PARTS}
-    properties[REGULARIZERS] = {"type": "array", "items": {"$ref": "#/$defs/regularizer"}}
+    properties |= {key: {"type": "array", "items": {"$ref": f"#/$defs/{kind}"}} for key, kind in LISTS.items()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "ebmkit recipe",

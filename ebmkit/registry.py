@@ -7,11 +7,9 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
-import pluggy
-
 from ebmkit.errors import PluginMissing
 from ebmkit.interfaces import KINDS
-from ebmkit.plugins import DISABLE_VARIABLE, BrokenPlugin, LoadedPlugin, Registered, discover, new_manager
+from ebmkit.plugins import DISABLE_VARIABLE, BrokenPlugin, LoadedPlugin, Registered, discover
 
 
 def suggest(name: str, names: Iterable[str]) -> str:
@@ -24,17 +22,18 @@ class Registry:
     """The components of a set of plugins; read-only once built."""
 
     def __init__(self, plugins: Iterable[LoadedPlugin | BrokenPlugin]) -> None:
-        self.hooks: pluggy.PluginManager = new_manager()
-        """The manager that calls lifecycle hooks."""
+        self.loaded: list[LoadedPlugin] = []
+        """The plugins that can be used."""
         self.broken: list[BrokenPlugin] = []
+        """Those that cannot, each with the reason."""
         self._found: dict[tuple[str, str], list[Registered]] = {}
         for plugin in plugins:
             if isinstance(plugin, BrokenPlugin):
                 self.broken.append(plugin)
                 continue
             # By module: two distributions may well have chosen the same plugin name.
-            if not self.hooks.is_registered(plugin.module):
-                self.hooks.register(plugin.module)
+            if all(plugin.module is not other.module for other in self.loaded):
+                self.loaded.append(plugin)
             for item in plugin.components:
                 found = self._found.setdefault((item.kind, item.name), [])
                 if all(item.component is not other.component for other in found):
@@ -44,6 +43,11 @@ class Registry:
         """Every component, by kind (in the order of `KINDS`) and name."""
         order = sorted(self._found, key=lambda key: (KINDS.index(key[0]), key[1]))
         return (item for key in order for item in self._found[key])
+
+    @property
+    def ambiguous(self) -> list[str]:
+        """For each name that more than one plugin provides, who does, and the way out."""
+        return [_ambiguity(*key, found) for key, found in sorted(self._found.items()) if len(found) > 1]
 
     def names(self, kind: str) -> list[str]:
         """The names of a kind's components, sorted."""
@@ -55,11 +59,7 @@ class Registry:
         if len(found) == 1:
             return found[0]
         if found:
-            sources = " and ".join(f"{i.distribution} {i.version} (plugin '{i.plugin}')" for i in found)
-            raise PluginMissing(
-                f"{kind} '{name}' is ambiguous: {sources} provide it; uninstall one, or disable its plugin with "
-                f"{DISABLE_VARIABLE}=PLUGIN"
-            )
+            raise PluginMissing(_ambiguity(kind, name, found))
         message = f"unknown {kind} '{name}'"
         hint = suggest(name, self.names(kind))
         if not hint:
@@ -73,6 +73,14 @@ class Registry:
     def component(self, kind: str, name: str) -> Any:
         """The class of this kind and name; raises as `find` does."""
         return self.find(kind, name).component
+
+
+def _ambiguity(kind: str, name: str, found: Iterable[Registered]) -> str:
+    sources = " and ".join(f"{i.distribution} {i.version} (plugin '{i.plugin}')" for i in found)
+    return (
+        f"{kind} '{name}' is ambiguous: {sources} provide it; uninstall one, or disable its plugin with "
+        f"{DISABLE_VARIABLE}=PLUGIN"
+    )
 
 
 @cache

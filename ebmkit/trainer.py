@@ -15,14 +15,16 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ebmkit import checkpoint as checkpoints
+from ebmkit.chains import BufferChains
 from ebmkit.data import ImageSource, open_images
 from ebmkit.energy_model import EnergyModel
 from ebmkit.engine import Engine, PlainEngine
-from ebmkit.errors import BadInput, TrainingFailed
+from ebmkit.errors import BadInput, HookFailed, TrainingFailed
 from ebmkit.files import sync_file
-from ebmkit.interfaces import Buffer, Draw, EnergyFunction, Objective, Pairs, Sampler
+from ebmkit.interfaces import Buffer, Objective, Pairs, Sampler
+from ebmkit.lifecycle import Lifecycle
 from ebmkit.model import save_model
-from ebmkit.noise import GeneratorNoise, PerImageNoise, generator, stream_seed
+from ebmkit.noise import PerImageNoise, generator, stream_seed
 from ebmkit.pictures import save_grid
 from ebmkit.pipeline import build_energy, build_regularizers, frozen
 from ebmkit.recipe import Recipe
@@ -64,19 +66,6 @@ class Outcome:
         return RunFolder(self.folder).model
 
 
-class _Chains:
-    """The run's buffer and sampler, as an objective may use them."""
-
-    def __init__(self, energy: EnergyFunction, sampler: Sampler, buffer: Buffer, random: torch.Generator) -> None:
-        self.energy, self.sampler, self.buffer, self.random = energy, sampler, buffer, random
-
-    def draw(self, n: int) -> Draw:
-        return self.buffer.draw(n, self.random)
-
-    def refine(self, x: Tensor, t: Tensor, energy: EnergyFunction | None = None) -> Tensor:
-        return self.sampler.refine(energy or self.energy, x, t, GeneratorNoise(self.random)).detach()
-
-
 class Trainer:
     """One run: its parts, its place in training, and the loop."""
 
@@ -103,8 +92,10 @@ class Trainer:
             warn=view.say,
             progress=view.loading,
         )
-        self.hooks = default_registry().hooks.hook
-        self.info = RunInfo(run.folder, recipe.to_table())
+        info = RunInfo(run.folder, recipe.to_table())
+        fatal = recipe.train.hook_errors == "fatal"
+        self.hooks = Lifecycle(default_registry(), recipe.trackers, info, view.say, fatal)
+        self.x_pos: Tensor | None = None
         # Looked at before anything is written, and not at every step: reading it would wait for the device.
         self.all_finite = torch.ones((), dtype=torch.bool, device=device)
 
@@ -115,32 +106,43 @@ class Trainer:
 
     def train(self, stop: Callable[[], bool] = lambda: False) -> Outcome:
         """Train to the recipe's last step, or until `stop()`; either way ends with a checkpoint and a model file."""
+        self.view.begin(self.step, self.recipe.train.steps)
+        self.saved_at = self.step if self.run.model.is_file() else -1
+        try:
+            # Steps seed torch's global generator for the networks' own randomness; the caller's is given back.
+            with contextlib.closing(self.data), torch.random.fork_rng(self._devices()):
+                self.hooks.build(self.recipe.context(self.device))
+                self.hooks.call("ebmkit_train_begin", step=self.step)
+                try:
+                    self._steps(stop)
+                except HookFailed:
+                    # The run itself is sound.
+                    self._save_if_needed()
+                    raise
+                self._save_if_needed()
+        except BaseException as error:
+            self.hooks.fatal = False
+            self.hooks.call("ebmkit_exception", step=self.step, error=error)
+            raise
+        finished = self.step >= self.recipe.train.steps
+        self.hooks.call("ebmkit_train_end", step=self.step, finished=finished)
+        return Outcome(self.run.folder, self.step, finished)
+
+    def _steps(self, stop: Callable[[], bool]) -> None:
         options = self.recipe.train
-        self.view.begin(self.step, options.steps)
-        self.hooks.ebmkit_train_begin(run=self.info)
         started, images_at_start = time.perf_counter(), self.images_seen
         self.model.train()
-        saved_at = self.step if self.run.model.is_file() else -1
-        # Steps seed torch's global generator for the networks' own randomness; the caller's is given back.
-        with contextlib.closing(self.data), torch.random.fork_rng(self._devices()):
-            while self.step < options.steps and not stop():
-                metrics = self.train_step()
-                self.view.step(self.step)
-                last = self.step == options.steps
-                if last or self.step % options.log_every == 0:
-                    rate = (self.images_seen - images_at_start) / (time.perf_counter() - started)
-                    self._log(metrics, rate)
-                if options.sample_every and self.step % options.sample_every == 0:
-                    self._draw_samples()
-                if last or self.step % options.checkpoint_every == 0:
-                    self._save()
-                    saved_at = self.step
-            if saved_at != self.step:
+        while self.step < options.steps and not stop():
+            metrics = self.train_step()
+            self.view.step(self.step)
+            last = self.step == options.steps
+            if last or self.step % options.log_every == 0:
+                rate = (self.images_seen - images_at_start) / (time.perf_counter() - started)
+                self._log(metrics, rate)
+            if options.sample_every and self.step % options.sample_every == 0:
+                self._draw_samples()
+            if last or self.step % options.checkpoint_every == 0:
                 self._save()
-        finished = self.step >= options.steps
-        if finished:
-            self.hooks.ebmkit_train_end(run=self.info, step=self.step)
-        return Outcome(self.run.folder, self.step, finished)
 
     def _devices(self) -> list[str]:
         return [self.device] if self.device.startswith("cuda") else []
@@ -156,8 +158,9 @@ class Trainer:
         if recipe.data.horizontal_flip:
             mirrored = torch.rand(len(x_pos), generator=random, device=self.device) < 0.5
             x_pos = torch.where(mirrored.view(-1, 1, 1, 1), x_pos.flip(-1), x_pos)
+        self.x_pos = x_pos
 
-        chains = _Chains(self.model, self.sampler, self.buffer, random)
+        chains = BufferChains(self.model, self.sampler, self.buffer, random)
         with frozen(self.model), torch.no_grad():
             pairs = self.objective.pairs(self.model, x_pos, batch.labels, chains, random)
         loss, metrics = self._loss(pairs, random)
@@ -205,16 +208,25 @@ class Trainer:
         with self.run.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         self.view.metrics(row)
-        self.hooks.ebmkit_step_end(run=self.info, step=self.step, metrics=row)
+        self.hooks.call("ebmkit_step_end", step=self.step, metrics=row)
 
     def _draw_samples(self) -> None:
         self._require_finite()
         energy = self.averaged
         noise = PerImageNoise(self.recipe.seed, range(self.recipe.train.sample_count), self.device)
-        x = start_noise(noise, self.recipe.train.sample_count, self.recipe.data.shape, self.device)
+        start = start_noise(noise, self.recipe.train.sample_count, self.recipe.data.shape, self.device)
         with frozen(energy):
-            x = sweep(energy, self.sampler, x, self.recipe.time_steps, noise)
-        save_grid(self.run.samples / f"step-{self.step:09d}.png", x)
+            x = sweep(energy, self.sampler, start, self.recipe.time_steps, noise)
+        path = self.run.samples / f"step-{self.step:09d}.png"
+        save_grid(path, x)
+        if self.hooks.listens("ebmkit_samples_drawn"):
+            batches = {"samples": x, "data": cast(Tensor, self.x_pos)[: len(x)], "noise": start}
+            with frozen(energy), torch.no_grad():
+                energies = {
+                    name: energy(images, torch.ones(len(images), dtype=torch.int64, device=self.device)).cpu()
+                    for name, images in batches.items()
+                }
+            self.hooks.call("ebmkit_samples_drawn", step=self.step, images=x.cpu(), energies=energies, path=path)
 
     def _save(self) -> None:
         self._require_finite()
@@ -227,7 +239,12 @@ class Trainer:
         # The model file first: after a kill between the two, the resumed run comes by here again.
         save_model(self.run.model, self.averaged, self.recipe, self.images_seen, self.step)
         path = checkpoints.save_checkpoint(self.run, self.step, self.images_seen, shared, local, keep)
-        self.hooks.ebmkit_checkpoint(run=self.info, step=self.step, path=path)
+        self.saved_at = self.step
+        self.hooks.call("ebmkit_checkpoint", step=self.step, path=path)
+
+    def _save_if_needed(self) -> None:
+        if self.saved_at != self.step:
+            self._save()
 
     def _restore(self, saved: checkpoints.Checkpoint) -> None:
         try:

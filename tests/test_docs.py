@@ -23,15 +23,15 @@ import ebmkit
 from ebmkit import hookspecs, pipeline
 from ebmkit import recipe as recipes
 from ebmkit.binder import Binder
+from ebmkit.chains import BufferChains
 from ebmkit.cli.app import app
 from ebmkit.cli.training import collect
 from ebmkit.description import OptionDescription, describe_component, describe_option
 from ebmkit.interfaces import KINDS, Energy, Objective
 from ebmkit.plugins import LoadedPlugin, Registered, components_of, discover
-from ebmkit.recipe import PARTS, REGULARIZERS, SECTIONS, shipped_recipes
+from ebmkit.recipe import LISTS, PARTS, SECTIONS, shipped_recipes
 from ebmkit.registry import Registry, default_registry
 from ebmkit.resuming import fixed
-from ebmkit.trainer import _Chains
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -325,9 +325,10 @@ def test_toml_binds(page: str, head: str, body: str) -> None:
     binder = Binder(default_registry())
     for kind in table.keys() & set(PARTS):
         binder.component(kind, table[kind], kind)
-    for i, item in enumerate(table.get(REGULARIZERS, [])):
-        if item["use"] != "r1":
-            binder.component("regularizer", item, f"{REGULARIZERS}.{i}")
+    for key, kind in LISTS.items():
+        for i, item in enumerate(table.get(key, [])):
+            if item["use"] != "r1":
+                binder.component(kind, item, f"{key}.{i}")
     for name in table.keys() & SECTIONS.keys():
         # A part of a section need not be complete.
         given = [problem for problem in _problems(name, table[name]) if problem != "is required"]
@@ -397,7 +398,7 @@ def test_sketched_objective_trains(number: int, tmp_path: Path) -> None:
         energies[0](energies[0].Options(), context).build() if energies else pipeline.build_energy(recipe, context, [])
     )
     random = torch.Generator().manual_seed(0)
-    chains = _Chains(model, recipe.sampler.build(context), recipe.buffer.build(context), random)
+    chains = BufferChains(model, recipe.sampler.build(context), recipe.buffer.build(context), random)
     objective = objective_class(objective_class.Options(), context)
     x_pos, labels = torch.rand(6, 1, 8, 8, generator=random) * 2 - 1, torch.tensor([3, -1, 0, 9, -1, 5])
     with pipeline.frozen(model), torch.no_grad():

@@ -279,6 +279,7 @@ def test_a_plugin_of_lifecycle_hooks_alone_is_whole(tmp_path: Path, first_party:
     assert found["broken"] == []
     assert found["found"] == first_party["found"]
     code = (
-        "from ebmkit.registry import default_registry\ndefault_registry().hooks.hook.ebmkit_train_begin(run='mine')\n"
+        "from ebmkit.registry import default_registry\nfrom ebmkit.lifecycle import Lifecycle\n"
+        "Lifecycle(default_registry(), [], 'mine', print).call('ebmkit_train_begin', step=0)\n"
     )
     assert report(tmp_path, code) == {"begins": "mine"}

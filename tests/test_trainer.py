@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,15 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from ebmkit import BaseOptions, Pairs, Regularizer, Term, TrainingFailed, hookimpl
+from ebmkit import BaseOptions, Pairs, Regularizer, Term, TrainingFailed
 from ebmkit.data import all_images
 from ebmkit.engine import PlainEngine
 from ebmkit.model import load_model
 from ebmkit.noise import GeneratorNoise, generator
 from ebmkit.options import OptimizerOptions
 from ebmkit.pipeline import build_energy, frozen
-from ebmkit.registry import default_registry
-from ebmkit.run_folder import RunFolder, RunInfo
+from ebmkit.run_folder import RunFolder
 from ebmkit.sampling import from_uint8, start_noise, sweep
 from run_helpers import contents, metrics_of, new_trainer, run_cli, tiny_recipe, tiny_table, with_part, write_recipe
 from run_helpers import write_shards as make_tars
@@ -306,62 +304,6 @@ def test_every_buffer_trains(buffer: dict[str, Any], time_steps: int, tmp_path: 
     rows = metrics_of(tmp_path / "run")
     assert [row["step"] for row in rows] == [1, 2]
     assert [row["images"] for row in rows] == [8, 16]
-
-
-class Listener:
-    """A plugin that listens to a run's life."""
-
-    def __init__(self) -> None:
-        self.heard: list[tuple[Any, ...]] = []
-
-    @hookimpl
-    def ebmkit_train_begin(self, run: RunInfo) -> None:
-        self.heard.append(("begin", run.folder.name, run.recipe["time_steps"]))
-
-    @hookimpl
-    def ebmkit_step_end(self, run: RunInfo, step: int, metrics: Mapping[str, float]) -> None:
-        self.heard.append(("step", step, metrics["step"]))
-
-    @hookimpl
-    def ebmkit_checkpoint(self, run: RunInfo, step: int, path: Path) -> None:
-        assert (path / "state.safetensors").is_file()
-        assert (run.folder / "model.safetensors").is_file()
-        self.heard.append(("checkpoint", step, path.name))
-
-    @hookimpl
-    def ebmkit_train_end(self, run: RunInfo, step: int) -> None:
-        self.heard.append(("end", step))
-
-
-def test_lifecycle_hooks_are_called_in_order(tmp_path: Path, shards: str) -> None:
-    hooks, listener = default_registry().hooks, Listener()
-    hooks.register(listener)
-    try:
-        recipe = tiny_recipe(shards, train__steps=3, train__log_every=2, train__checkpoint_every=2)
-        new_trainer(tmp_path / "run", recipe).train()
-    finally:
-        hooks.unregister(listener)
-    assert listener.heard == [
-        ("begin", "run", 4),
-        ("step", 2, 2),
-        ("checkpoint", 2, "step-000000002"),
-        ("step", 3, 3),
-        ("checkpoint", 3, "step-000000003"),
-        ("end", 3),
-    ]
-
-
-def test_a_run_that_was_asked_to_stop_saves_and_has_not_ended(tmp_path: Path, shards: str) -> None:
-    hooks, listener = default_registry().hooks, Listener()
-    hooks.register(listener)
-    try:
-        trainer = new_trainer(tmp_path / "run", tiny_recipe(shards, train__steps=9, train__checkpoint_every=100))
-        outcome = trainer.train(stop=lambda: trainer.step == 3)
-    finally:
-        hooks.unregister(listener)
-    assert (outcome.step, outcome.finished) == (3, False)
-    assert [event[0] for event in listener.heard] == ["begin", "step", "step", "step", "checkpoint"]
-    assert RunFolder(tmp_path / "run").complete_checkpoints()[-1][0] == 3
 
 
 def test_making_negatives_changes_no_parameter(tmp_path: Path, shards: str) -> None:

@@ -14,7 +14,7 @@ from ebmkit.console import console
 from ebmkit.description import OptionDescription
 from ebmkit.errors import BadInput
 from ebmkit.interfaces import KINDS
-from ebmkit.registry import suggest
+from ebmkit.registry import default_registry, suggest
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -53,15 +53,22 @@ def list_plugins(as_json: AsJson = False) -> None:
     from ebmkit import api
 
     found, broken = api.list_plugins()
+    ambiguous = default_registry().ambiguous
     if as_json:
         keys = ("kind", "name", "plugin", "distribution", "version")
         rows = [{key: getattr(item, key) for key in keys} for item in found]
-        typer.echo(json.dumps({"components": rows, "broken": [asdict(item) for item in broken]}, indent=2))
+        typer.echo(
+            json.dumps(
+                {"components": rows, "broken": [asdict(item) for item in broken], "ambiguous": ambiguous}, indent=2
+            )
+        )
         return
     table = Table("kind", "name", "distribution", "version", box=None, pad_edge=False, header_style="bold")
     for item in found:
         table.add_row(item.kind, item.name, item.distribution, item.version)
     console().print(table)
+    for message in ambiguous:
+        console(stderr=True).print(message, markup=False)
     for fault in broken:
         console(stderr=True).print(
             f"not loaded: {fault.plugin} ({fault.distribution} {fault.version}): {fault.reason}", markup=False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -69,7 +70,8 @@ def evaluate(
     target = console()
     loaded = load_model(model, device)
     with counting(target, "sampling", "gradient evaluations") as progress:
-        result = evaluate_model(loaded, data, count, seed, batch_size, progress)
+        say = partial(console(stderr=True).print, markup=False)
+        result = evaluate_model(loaded, data, count, seed, batch_size, progress, say)
     if as_json:
         typer.echo(json.dumps(result))
     else:

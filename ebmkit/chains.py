@@ -1,0 +1,24 @@
+"""The run's buffer and sampler, as an objective may use them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ebmkit.interfaces import Buffer, Draw, EnergyFunction, Sampler
+from ebmkit.noise import GeneratorNoise
+
+
+class BufferChains:
+    """Chains from a buffer, refined by a sampler; every random number comes from `random`."""
+
+    def __init__(self, energy: EnergyFunction, sampler: Sampler, buffer: Buffer, random: torch.Generator) -> None:
+        self.energy, self.sampler, self.buffer, self.random = energy, sampler, buffer, random
+
+    def draw(self, n: int) -> Draw:
+        """`n` chains from the buffer."""
+        return self.buffer.draw(n, self.random)
+
+    def refine(self, x: Tensor, t: Tensor, energy: EnergyFunction | None = None) -> Tensor:
+        """K sampler steps on the trained energy, or on another one."""
+        return self.sampler.refine(energy or self.energy, x, t, GeneratorNoise(self.random))

@@ -1,0 +1,122 @@
+"""Calling the lifecycle hooks of plugins and trackers, so that none of them can hurt a run or another one."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import pluggy
+import torch
+
+from ebmkit.errors import HookFailed
+from ebmkit.hookspecs import LIFECYCLE_HOOKS
+from ebmkit.interfaces import Context
+from ebmkit.plugins import new_manager
+from ebmkit.recipe import Part
+from ebmkit.registry import Registry
+from ebmkit.run_folder import RunInfo
+
+ERROR_LOG = "hook-errors.log"
+"""In the run folder: the tracebacks of hooks that raised an error."""
+
+
+@dataclass
+class _Watcher:
+    """Something with lifecycle hooks, in a manager of its own, so that it is called alone."""
+
+    label: str
+    manager: pluggy.PluginManager
+    active: bool = True
+
+
+class Lifecycle:
+    """The lifecycle hooks of one run: those of every installed plugin's module, and the recipe's trackers.
+
+    Each gets copies. A hook that raises is reported by `say`, its traceback is written to the run folder, and its
+    plugin is called no more; with `fatal`, `HookFailed` is raised as well.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        trackers: Iterable[Part],
+        run: RunInfo,
+        say: Callable[[str], None],
+        fatal: bool = False,
+    ) -> None:
+        self.run, self.say, self.fatal = run, say, fatal
+        self.watchers: list[_Watcher] = []
+        for plugin in registry.loaded:
+            self._watch(f"plugin '{plugin.plugin}' ({plugin.distribution} {plugin.version})", plugin.module)
+        self.parts = tuple(trackers)
+
+    def build(self, context: Context) -> None:
+        """Build the recipe's trackers; one that cannot be built is dealt with as one whose hook raises."""
+        for part in self.parts:
+            label = f"tracker '{part.name}' (module {part.component.__module__})"
+            with self._guarded(label, "its constructor"):
+                self._watch(label, part.build(context))
+
+    def call(self, hook: str, **arguments: Any) -> None:
+        """Call `hook` of every plugin and tracker that implements it, with `run` and copies of the `arguments`."""
+        for watcher in self.watchers:
+            caller = getattr(watcher.manager.hook, hook)
+            if watcher.active and caller.get_hookimpls():
+                # An exception is no plain value, and its traceback cannot be copied.
+                mine = {k: v if isinstance(v, BaseException) else deepcopy(v) for k, v in arguments.items()}
+                with self._guarded(watcher.label, hook, watcher):
+                    caller(run=deepcopy(self.run), **mine)
+
+    def listens(self, hook: str) -> bool:
+        """Whether anything implements `hook`; what only hooks need is not computed otherwise."""
+        return any(w.active and getattr(w.manager.hook, hook).get_hookimpls() for w in self.watchers)
+
+    def _watch(self, label: str, plugin: object) -> None:
+        manager = new_manager()
+        manager.register(plugin)
+        if any(getattr(manager.hook, hook).get_hookimpls() for hook in LIFECYCLE_HOOKS):
+            self.watchers.append(_Watcher(label, manager))
+
+    @contextmanager
+    def _guarded(self, label: str, what: str, watcher: _Watcher | None = None) -> Iterator[None]:
+        try:
+            with _undisturbed():
+                yield
+        except (Exception, SystemExit) as error:
+            if watcher is not None:
+                watcher.active = False
+            told = ": ".join(filter(None, [type(error).__name__, " ".join(str(error).split())]))
+            with suppress(OSError), (self.run.folder / ERROR_LOG).open("a", encoding="utf-8") as log:
+                log.write(f"{label}, {what}:\n{''.join(traceback.format_exception(error))}\n")
+            message = f"{label}: {what} raised {told} (traceback: {self.run.folder / ERROR_LOG})"
+            if self.fatal:
+                # Once is enough: what the end of the run still calls is only reported.
+                self.fatal = False
+                raise HookFailed(
+                    f"{message}; train.hook_errors = 'fatal' ends the run, which --resume goes on with"
+                ) from error
+            self.say(f"warning: {message}; it is called no more in this run")
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Give back what plugin code may have changed of the process: torch's settings and the working directory."""
+    grad, dtype, threads, folder = (
+        torch.is_grad_enabled(),
+        torch.get_default_dtype(),
+        torch.get_num_threads(),
+        os.getcwd(),
+    )
+    try:
+        yield
+    finally:
+        torch.set_grad_enabled(grad)
+        torch.set_default_dtype(dtype)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        os.chdir(folder)
