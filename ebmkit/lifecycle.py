@@ -16,7 +16,7 @@ import torch
 from ebmkit.errors import HookFailed
 from ebmkit.hookspecs import LIFECYCLE_HOOKS
 from ebmkit.interfaces import Context
-from ebmkit.plugins import new_manager
+from ebmkit.plugins import new_manager, told
 from ebmkit.recipe import Part
 from ebmkit.registry import Registry
 from ebmkit.run_folder import RunInfo
@@ -90,10 +90,9 @@ class Lifecycle:
         except (Exception, SystemExit) as error:
             if watcher is not None:
                 watcher.active = False
-            told = ": ".join(filter(None, [type(error).__name__, " ".join(str(error).split())]))
             with suppress(OSError), (self.run.folder / ERROR_LOG).open("a", encoding="utf-8") as log:
                 log.write(f"{label}, {what}:\n{''.join(traceback.format_exception(error))}\n")
-            message = f"{label}: {what} raised {told} (traceback: {self.run.folder / ERROR_LOG})"
+            message = f"{label}: {what} raised {told(error)} (traceback: {self.run.folder / ERROR_LOG})"
             if self.fatal:
                 # Once is enough: what the end of the run still calls is only reported.
                 self.fatal = False

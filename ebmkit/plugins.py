@@ -42,6 +42,7 @@ class BrokenPlugin:
     distribution: str
     version: str
     reason: str
+    module: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,7 @@ def load_entry_point(entry: EntryPoint) -> LoadedPlugin | BrokenPlugin:
     except PluginFault as fault:
         return _broken(entry, str(fault))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the plugin's code may raise anything; it must not stop ebmkit
-        # One line, however long a story the error tells.
-        return _broken(entry, ": ".join(filter(None, [type(error).__name__, " ".join(str(error).split())])))
+        return _broken(entry, told(error))
     return LoadedPlugin(entry.name, module, components, distribution, version)
 
 
@@ -172,6 +172,11 @@ def _wrong_parameters(manager: pluggy.PluginManager, plugin: Any, its: str) -> s
     return f"{its}hooks do not fit those of ebmkit"
 
 
+def told(error: BaseException) -> str:
+    """An error's type and text on one line, however long a story it tells."""
+    return ": ".join(filter(None, [type(error).__name__, " ".join(str(error).split())]))
+
+
 def _source(entry: EntryPoint) -> tuple[str, str]:
     distribution = entry.dist
     if distribution is None:
@@ -181,4 +186,4 @@ def _source(entry: EntryPoint) -> tuple[str, str]:
 
 
 def _broken(entry: EntryPoint, reason: str) -> BrokenPlugin:
-    return BrokenPlugin(entry.name, *_source(entry), reason)
+    return BrokenPlugin(entry.name, *_source(entry), reason, entry.value)

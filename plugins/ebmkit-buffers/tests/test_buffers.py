@@ -14,6 +14,7 @@ from ebmkit_buffers.slots import share_of
 from torch import Tensor
 
 from ebmkit import Buffer, Context
+from ebmkit.testing import BufferContract
 
 SHAPE = (1, 2, 3)
 
@@ -222,3 +223,20 @@ def test_fresh_needs_a_single_time_step() -> None:
 def test_reinitialization_is_a_probability(value: float) -> None:
     with pytest.raises(ValueError, match="reinitialize"):
         Persistent.Options(reinitialize=value)
+
+
+class TestCyclicContract(BufferContract):
+    component = Cyclic
+
+
+class TestPersistentContract(BufferContract):
+    component = Persistent
+
+
+class TestPersistentWithoutRestartsContract(BufferContract):
+    component = Persistent
+    options = {"reinitialize": 0.0}
+
+
+class TestFreshContract(BufferContract):
+    component = Fresh

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ebmkit import Context, Draw, EnergyFunction, Pairs
 from ebmkit.noise import GeneratorNoise
 from ebmkit.registry import default_registry
+from ebmkit.testing import ObjectiveContract
 
 SHAPE = (1, 2, 2)
 CONTEXT = Context(SHAPE, 4)
@@ -125,3 +126,7 @@ def test_the_loss_is_the_difference_of_mean_energies_at_the_same_time() -> None:
     assert not any(value.requires_grad for value in term.metrics.values())
     assert len(calls) == 2
     assert all(torch.equal(seen, t) for seen in calls)
+
+
+class TestContrastiveDivergenceContract(ObjectiveContract):
+    component = ContrastiveDivergence

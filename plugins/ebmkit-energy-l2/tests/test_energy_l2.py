@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ebmkit import Context, Pairs
 from ebmkit.registry import default_registry
+from ebmkit.testing import RegularizerContract
 
 CONTEXT = Context((1, 1, 1), 2)
 
@@ -64,3 +65,7 @@ def test_a_negative_weight_is_refused() -> None:
     with pytest.raises(ValueError, match="weight"):
         EnergyL2.Options(weight=-1.0)
     assert EnergyL2.gradient_bound(EnergyL2.Options()) is None
+
+
+class TestEnergyL2Contract(RegularizerContract):
+    component = EnergyL2

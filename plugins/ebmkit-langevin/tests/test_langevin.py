@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ebmkit import Context
 from ebmkit.noise import GeneratorNoise
 from ebmkit.reachability import reach_ratio
+from ebmkit.testing import SamplerContract
 
 LINEAR = {"use": "linear", "start": 0.3, "end": 0.0}
 
@@ -245,3 +246,23 @@ def test_steps_and_noise_are_the_sampler_s_own_on_a_flat_energy() -> None:
     assert langevin.steps == 5
     refined = langevin.refine(flat, torch.zeros(400, 1, 8, 8), torch.ones(400, dtype=torch.int64), noise(3))
     assert refined.var().item() == pytest.approx(5 * 0.25, rel=5 * math.sqrt(2 / refined.numel()))
+
+
+class TestLangevinContract(SamplerContract):
+    """What every sampler must keep to; and with small steps and noise to match it samples exp(-f)."""
+
+    component = Langevin
+    gibbs_options = {"steps": 5, "step_size": 0.02, "noise": math.sqrt(0.02)}
+
+
+class TestLangevinContractWithOptions(SamplerContract):
+    """The same with schedules, clipping and clamping that do not change a gentle sweep."""
+
+    component = Langevin
+    options = {
+        "steps": 2,
+        "step_size": {"use": "linear", "start": 2.0, "end": 0.5},
+        "anneal": "time_step",
+        "clip_gradient": 50.0,
+        "clamp": 100.0,
+    }

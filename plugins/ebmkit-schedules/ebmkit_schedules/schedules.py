@@ -17,7 +17,7 @@ class Constant(Schedule):
     class Options(BaseOptions):
         """Options of `constant`."""
 
-        value: float = Field(description="The value.")
+        value: float = Field(examples=[0.1], description="The value.")
 
     def __call__(self, progress: float) -> float:
         """`value`."""
@@ -27,7 +27,7 @@ class Constant(Schedule):
 class StartEnd(BaseOptions):
     """Options of schedules that go from one value to another."""
 
-    start: float = Field(description="The value at progress 0.")
+    start: float = Field(examples=[0.3], description="The value at progress 0.")
     end: float = Field(default=0.0, description="The value at progress 1.")
 
 
@@ -93,8 +93,8 @@ class Geometric(Schedule):
     class Options(BaseOptions):
         """Options of `geometric`."""
 
-        start: float = Field(gt=0, description="The value at progress 0.")
-        end: float = Field(gt=0, description="The value at progress 1.")
+        start: float = Field(gt=0, examples=[1.0], description="The value at progress 0.")
+        end: float = Field(gt=0, examples=[0.01], description="The value at progress 1.")
 
     def __call__(self, progress: float) -> float:
         """The value between `start` and `end`, geometrically."""

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ebmkit import Schedule
+from ebmkit.testing import ScheduleContract
 
 FALLING = [Linear, Cosine, CosineRestarts, Geometric]
 values = st.floats(-1e6, 1e6)
@@ -143,3 +144,24 @@ def test_schedules_are_pure_and_compare_by_their_options(kind: type[Schedule]) -
 def test_options_out_of_range_are_refused(kind: type[Schedule], options: dict[str, Any], key: str) -> None:
     with pytest.raises(ValueError, match=key):
         kind.Options(**options)
+
+
+class TestConstantContract(ScheduleContract):
+    component = Constant
+
+
+class TestLinearContract(ScheduleContract):
+    component = Linear
+
+
+class TestCosineContract(ScheduleContract):
+    component = Cosine
+
+
+class TestCosineRestartsContract(ScheduleContract):
+    component = CosineRestarts
+    options = {"start": 1.0, "end": 0.1, "cycles": 3, "growth": 2.0}
+
+
+class TestGeometricContract(ScheduleContract):
+    component = Geometric

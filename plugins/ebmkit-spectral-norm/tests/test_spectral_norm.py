@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ebmkit import Context, EnergyModel
+from ebmkit.testing import RegularizerContract
 
 
 class Network(EnergyModel):
@@ -150,3 +151,7 @@ def test_weights_can_be_averaged() -> None:
     energies = average.eval()(*batch())
     assert energies.shape == (3,)
     assert energies.isfinite().all()
+
+
+class TestSpectralNormContract(RegularizerContract):
+    component = SpectralNorm

@@ -43,7 +43,11 @@ class Timm(Energy):
     class Options(BaseOptions):
         """Only `model` has no default."""
 
-        model: str = Field(min_length=1, description="Architecture, as `timm.list_models()` has it: 'resnet18', ...")
+        model: str = Field(
+            min_length=1,
+            examples=["resnet18"],
+            description="Architecture, as `timm.list_models()` has it: 'resnet18', ...",
+        )
         arguments: dict[str, bool | int | float | str] = Field(
             default_factory=dict,
             description="Further arguments of the architecture, such as { patch_size = 4 } for a vision transformer.",

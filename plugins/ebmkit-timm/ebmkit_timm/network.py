@@ -69,7 +69,7 @@ def _features(backbone: nn.Module, model: str, shape: tuple[int, int, int]) -> i
 
     # Patches and strides may leave out the last rows and columns without a word; these pixels would stay noise.
     weights = torch.linspace(-1, 1, pooled.shape[1], dtype=weight.dtype, device=weight.device)
-    (gradient,) = torch.autograd.grad((pooled * weights).sum(), image)
+    (gradient,) = torch.autograd.grad(pooled, image, weights.expand_as(pooled))
     seen = gradient.abs().sum((0, 1))
     if not seen.is_meta and not (seen.sum(0).all() and seen.sum(1).all()):
         rows, columns = int(seen.sum(1).count_nonzero()), int(seen.sum(0).count_nonzero())

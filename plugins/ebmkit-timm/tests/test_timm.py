@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ebmkit import PLUGIN_API, BaseOptions, Context
 from ebmkit.errors import BadInput
+from ebmkit.testing import EnergyContract
 
 Shape = tuple[int, int, int]
 
@@ -182,3 +183,18 @@ def test_options_need_no_torch() -> None:
     code = "import sys, ebmkit_timm, ebmkit_timm.energy; sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+
+
+class TestTimmContract(EnergyContract):
+    component = Timm
+    options = {"model": "resnet10t", "time_channels": 16}
+    image_shape = (3, 32, 32)
+
+
+class TestTimmTransformerContract(EnergyContract):
+    component = Timm
+    options = {
+        "model": "vit_tiny_patch16_224",
+        "arguments": {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3},
+        "time_channels": 16,
+    }

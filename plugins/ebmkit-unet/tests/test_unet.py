@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from ebmkit import PLUGIN_API, BaseOptions, Context
+from ebmkit.testing import EnergyContract
 
 SMALL: dict[str, Any] = {"channels": 8, "channel_multipliers": (1, 2), "head_width": 16}
 
@@ -189,3 +190,15 @@ def test_options_need_no_torch() -> None:
     code = "import sys, ebmkit_unet, ebmkit_unet.energy; sys.exit('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+
+
+class TestUNetContract(EnergyContract):
+    """The same network as the recipes', with fewer channels."""
+
+    component = UNet
+    options = {"channels": 8}
+
+
+class TestUNetWithPoolingContract(EnergyContract):
+    component = UNet
+    options = {"channels": 8, "head": "sum", "conditioning": "add", "downsampling": "strided"}

@@ -13,6 +13,7 @@ from ebmkit_wgan.regularizers import WganGP, WganLP
 from torch import Tensor, nn
 
 from ebmkit import Context, Pairs, Term
+from ebmkit.testing import RegularizerContract
 
 SHAPE = (2, 3, 3)
 CONTEXT = Context(SHAPE, 4)
@@ -230,3 +231,16 @@ def test_only_a_weighted_norm_per_sample_bounds_the_gradient() -> None:
         assert kind.gradient_bound(kind.Options(weight=0.0)) is None
     with pytest.raises(ValueError, match="weight"):
         WganLP.Options(weight=-1.0)
+
+
+class TestWganLPContract(RegularizerContract):
+    component = WganLP
+
+
+class TestWganGPContract(RegularizerContract):
+    component = WganGP
+
+
+class TestWganLPPerPixelContract(RegularizerContract):
+    component = WganLP
+    options = {"norm": "pixel", "weight": 3.0}

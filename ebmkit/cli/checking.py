@@ -1,0 +1,112 @@
+"""`ebmkit check-plugin`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ebmkit.console import console, progress_bar
+
+if TYPE_CHECKING:
+    from ebmkit.plugins import BrokenPlugin, LoadedPlugin
+    from ebmkit.registry import Registry
+    from ebmkit.testing.checking import Finding, Outcome
+
+WORDS: dict[Outcome, str] = {"passed": "kept", "failed": "BROKEN", "skipped": "does not apply"}
+
+
+def check_plugin(
+    name: Annotated[str, typer.Argument(help="A distribution, a plugin of `ebmkit list-plugins`, or a module.")],
+    image_size: Annotated[
+        int | None, typer.Option(min=1, help="Pixels of the square test images; chosen by default.")
+    ] = None,
+    channels: Annotated[int, typer.Option(min=1, help="Channels of the test images, with --image-size.")] = 3,
+    show_rules: Annotated[bool, typer.Option("--rules", help="Print every rule, not only the broken ones.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check a plugin against the contracts of its components' kinds, without writing a test. Exit code 1 on failure.
+
+    Components are tested with their default options; what has no default is taken from the option's examples.
+
+    Example: ebmkit check-plugin ebmkit-wgan
+    """
+    from ebmkit.plugins import BrokenPlugin, discover
+    from ebmkit.registry import Registry
+    from ebmkit.testing.finding import find_plugins
+
+    plugins = find_plugins(name)
+    installed = list(discover())
+    registry = Registry([*installed, *(p for p in plugins if p not in installed)])
+    shape = None if image_size is None else (channels, image_size, image_size)
+    broken = [plugin for plugin in plugins if isinstance(plugin, BrokenPlugin)]
+    loaded = [plugin for plugin in plugins if not isinstance(plugin, BrokenPlugin)]
+    findings = _run(loaded, registry, shape)
+    if as_json:
+        rows = [asdict(finding) for finding in findings]
+        typer.echo(json.dumps({"broken": [asdict(plugin) for plugin in broken], "findings": rows}, indent=2))
+    else:
+        _report(console(), broken, loaded, findings, show_rules)
+    if broken or any(finding.outcome == "failed" for finding in findings):
+        sys.exit(1)
+
+
+def _run(plugins: list[LoadedPlugin], registry: Registry, shape: tuple[int, int, int] | None) -> list[Finding]:
+    from ebmkit.testing.checking import check_plugin as check
+
+    findings: list[Finding] = []
+    with progress_bar(console(stderr=True)) as progress:
+        task = progress.add_task("checking", total=None, unit="rules")
+        for plugin in plugins:
+            for finding in check(plugin, registry, shape):
+                findings.append(finding)
+                progress.update(task, completed=len(findings), description=f"checking {finding.subject}")
+    return findings
+
+
+def _report(
+    target: Console,
+    broken: list[BrokenPlugin],
+    loaded: list[LoadedPlugin],
+    findings: list[Finding],
+    show_rules: bool,
+) -> None:
+    for fault in broken:
+        target.print(f"{_label(fault)} does not load: {fault.reason}", markup=False)
+    for plugin in loaded:
+        target.print(_label(plugin), markup=False, style="bold")
+    table = Table("component", *WORDS.values(), box=None, pad_edge=False, header_style="bold")
+    for subject in dict.fromkeys(finding.subject for finding in findings):
+        counts = Counter(finding.outcome for finding in findings if finding.subject == subject)
+        style = "red" if counts["failed"] else ""
+        table.add_row(subject, *(str(counts[outcome]) for outcome in WORDS), style=style)
+    if findings:
+        target.print(table)
+    for finding in findings:
+        if finding.outcome != "failed" and not show_rules:
+            continue
+        style = {"failed": "bold red", "skipped": "dim"}.get(finding.outcome, "")
+        target.print(f"{finding.subject}: {finding.rule}: {WORDS[finding.outcome]}", markup=False, style=style)
+        if finding.message:
+            target.print(f"    {finding.message}", markup=False)
+    failed = sum(finding.outcome == "failed" for finding in findings)
+    if failed:
+        target.print(f"{failed} broken rule{'s' if failed != 1 else ''} of {len(findings)}")
+    elif not broken:
+        target.print(f"all {len(findings)} rules are kept or do not apply")
+
+
+def _label(plugin: LoadedPlugin | BrokenPlugin) -> str:
+    source = f"{plugin.distribution} {plugin.version}".strip()
+    return f"{plugin.plugin} ({source})"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("check-plugin")(check_plugin)

@@ -1,0 +1,86 @@
+"""What the contracts of regularizers and objectives say of a term of the loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ebmkit.energy_model import EnergyModel
+from ebmkit.interfaces import Pairs, Term
+from ebmkit.testing.analytic import gaussian, photographs, time_steps_of
+from ebmkit.testing.contract import require
+
+BATCH = 4
+
+
+def make_pairs(
+    energy: EnergyModel, shape: tuple[int, int, int], time_steps: int, dtype: torch.dtype = torch.float32
+) -> Pairs:
+    """Smooth images against noise, labelled, at mixed time steps."""
+    x_pos, x_neg = photographs(BATCH, shape, 1, dtype), gaussian(BATCH, shape, 2, dtype)
+    labels = torch.tensor([0, 1, -1, 2])
+    return Pairs(energy, x_pos, x_neg, time_steps_of(BATCH, time_steps), labels, torch.arange(BATCH))
+
+
+def require_term(term: Any, what: str) -> Term:
+    """The term, if it is whole: a finite scalar with a graph, and detached scalar metrics."""
+    require(isinstance(term, Term), f"{what} must return an ebmkit.Term, not {type(term).__name__}")
+    value = term.value
+    require(
+        isinstance(value, Tensor) and value.ndim == 0,
+        f"the value of {what} must be a scalar tensor, not {_kind(value)}: reduce it by .mean() or .sum()",
+    )
+    require(value.isfinite(), f"the value of {what} is not finite")
+    require(
+        value.requires_grad,
+        f"the value of {what} has no graph to the parameters: it would train nothing; do not detach it",
+    )
+    for name, metric in term.metrics.items():
+        require(
+            isinstance(metric, Tensor) and metric.ndim == 0,
+            f"metric '{name}' of {what} must be a scalar tensor, not {_kind(metric)}",
+        )
+        require(
+            not metric.requires_grad,
+            f"metric '{name}' of {what} keeps its graph, and with it the memory of the whole step: .detach() it",
+        )
+    return term  # type: ignore[no-any-return]
+
+
+def require_untouched(pairs: Pairs, copy: Pairs, what: str) -> None:
+    """Neither the images nor the time steps of `pairs` were changed, and no gradient was left behind."""
+    for name in ("x_pos", "x_neg", "t"):
+        require(
+            torch.equal(getattr(pairs, name), getattr(copy, name)),
+            f"{what} changes pairs.{name} in place: work on a copy",
+        )
+    require(
+        not pairs.x_pos.requires_grad and not pairs.x_neg.requires_grad,
+        f"{what} makes the images of the pairs require gradients: detach() them first",
+    )
+    energy = pairs.energy
+    assert isinstance(energy, EnergyModel)
+    require(
+        all(p.grad is None for p in energy.parameters()),
+        f"{what} leaves gradients at the parameters, which would be added to the loss's: use torch.autograd.grad",
+    )
+    require(energy.training, f"{what} switches the network to evaluation mode")
+    require(all(p.requires_grad for p in energy.parameters()), f"{what} freezes parameters")
+
+
+def _kind(value: object) -> str:
+    return f"a tensor of {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def differentiates_twice(value: Tensor) -> bool:
+    """Whether a term of an energy that is `OnceDifferentiable` needs a second derivative of it."""
+    try:
+        # Not autograd.grad: it would pass by the branch that cannot be differentiated.
+        value.backward()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        if "once_differentiable" in str(error):
+            return True
+        raise
+    return False
