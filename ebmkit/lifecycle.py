@@ -14,9 +14,8 @@ import pluggy
 import torch
 
 from ebmkit.errors import HookFailed
-from ebmkit.hookspecs import LIFECYCLE_HOOKS
 from ebmkit.interfaces import Context
-from ebmkit.plugins import new_manager, told
+from ebmkit.plugins import lifecycle_hooks, new_manager, told
 from ebmkit.recipe import Part
 from ebmkit.registry import Registry
 from ebmkit.run_folder import RunInfo
@@ -31,6 +30,7 @@ class _Watcher:
 
     label: str
     manager: pluggy.PluginManager
+    hooks: tuple[str, ...]
     active: bool = True
 
 
@@ -65,22 +65,22 @@ class Lifecycle:
     def call(self, hook: str, **arguments: Any) -> None:
         """Call `hook` of every plugin and tracker that implements it, with `run` and copies of the `arguments`."""
         for watcher in self.watchers:
-            caller = getattr(watcher.manager.hook, hook)
-            if watcher.active and caller.get_hookimpls():
+            if watcher.active and hook in watcher.hooks:
                 # An exception is no plain value, and its traceback cannot be copied.
                 mine = {k: v if isinstance(v, BaseException) else deepcopy(v) for k, v in arguments.items()}
                 with self._guarded(watcher.label, hook, watcher):
-                    caller(run=deepcopy(self.run), **mine)
+                    getattr(watcher.manager.hook, hook)(run=deepcopy(self.run), **mine)
 
     def listens(self, hook: str) -> bool:
         """Whether anything implements `hook`; what only hooks need is not computed otherwise."""
-        return any(w.active and getattr(w.manager.hook, hook).get_hookimpls() for w in self.watchers)
+        return any(watcher.active and hook in watcher.hooks for watcher in self.watchers)
 
     def _watch(self, label: str, plugin: object) -> None:
-        manager = new_manager()
-        manager.register(plugin)
-        if any(getattr(manager.hook, hook).get_hookimpls() for hook in LIFECYCLE_HOOKS):
-            self.watchers.append(_Watcher(label, manager))
+        hooks = lifecycle_hooks(plugin)
+        if hooks:
+            manager = new_manager()
+            manager.register(plugin)
+            self.watchers.append(_Watcher(label, manager, hooks))
 
     @contextmanager
     def _guarded(self, label: str, what: str, watcher: _Watcher | None = None) -> Iterator[None]:

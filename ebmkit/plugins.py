@@ -172,6 +172,13 @@ def _wrong_parameters(manager: pluggy.PluginManager, plugin: Any, its: str) -> s
     return f"{its}hooks do not fit those of ebmkit"
 
 
+def lifecycle_hooks(watcher: object) -> tuple[str, ...]:
+    """The lifecycle hooks that a plugin's module, or a tracker, implements, in the order of a run."""
+    manager = new_manager()
+    manager.register(watcher)
+    return tuple(hook for hook in hookspecs.LIFECYCLE_HOOKS if getattr(manager.hook, hook).get_hookimpls())
+
+
 def told(error: BaseException) -> str:
     """An error's type and text on one line, however long a story it tells."""
     return ": ".join(filter(None, [type(error).__name__, " ".join(str(error).split())]))

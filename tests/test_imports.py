@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "torchvision", "timm", "deepspeed", "webdataset", "sklearn", "PIL")
+HEAVY = ("torch", "torchvision", "timm", "deepspeed", "webdataset", "sklearn", "PIL", "tensorboard")
 SCRIPT = f"""
 import json, sys
 {{code}}
@@ -23,7 +23,7 @@ CASES = {
 from ebmkit.registry import default_registry
 registry = default_registry()
 assert not registry.broken, registry.broken
-assert len({item.kind for item in registry}) == 6
+assert len({item.kind for item in registry}) == 7
 for item in registry:
     assert item.component.Options
 """,

@@ -101,8 +101,9 @@ def test_first_party_plugins_are_found_with_their_distribution(first_party: dict
         "regularizer": ["energy_l2", "spectral_norm", "wgan_gp", "wgan_lp"],
         "schedule": ["constant", "cosine", "cosine_restarts", "geometric", "linear"],
         "objective": ["contrastive_divergence"],
+        "tracker": ["csv", "tensorboard"],
     }
-    assert list(names) == ["energy", "sampler", "buffer", "regularizer", "schedule", "objective"]
+    assert list(names) == ["energy", "sampler", "buffer", "regularizer", "schedule", "objective", "tracker"]
 
 
 def test_a_plugin_of_someone_else_is_one_of_them(tmp_path: Path, first_party: dict[str, Any]) -> None:
@@ -199,8 +200,18 @@ def test_one_name_from_two_distributions_is_an_error_that_names_both(tmp_path: P
     assert "sampler 'still' is ambiguous" in found["still"]
     assert "still-life 1.2 (plugin 'one') and still-water 3 (plugin 'two')" in found["still"]
     assert f"{DISABLE_VARIABLE}=" in found["still"]
+    assert listed(tmp_path)["ambiguous"] == [found["still"]]
     # The way out that the message names.
     assert report(tmp_path, **{DISABLE_VARIABLE: "one"})["still"] == "'two'"
+
+
+def listed(folder: Path) -> dict[str, Any]:
+    """What `ebmkit list-plugins --json` prints."""
+    code = "import sys; sys.argv[1:] = ['list-plugins', '--json']; from ebmkit.cli import main; main()"
+    env = os.environ | {"PYTHONPATH": str(folder)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def test_a_name_of_ours_taken_by_someone_else(tmp_path: Path, first_party: dict[str, Any]) -> None:
@@ -283,3 +294,44 @@ def test_a_plugin_of_lifecycle_hooks_alone_is_whole(tmp_path: Path, first_party:
         "Lifecycle(default_registry(), [], 'mine', print).call('ebmkit_train_begin', step=0)\n"
     )
     assert report(tmp_path, code) == {"begins": "mine"}
+    # Nobody named it, and it is called in every run: that must be seen.
+    hooks = ["ebmkit_train_begin"]
+    expected = {"plugin": "tracker", "distribution": "tracker", "version": "1.2", "hooks": hooks}
+    assert listed(tmp_path)["hooks"] == [expected]
+
+
+TRACKERS = {
+    "misspelled": (
+        "ebmkit_step_ends(self)",
+        "p.Bad implements a hook that ebmkit does not have, 'ebmkit_step_ends'; did",
+    ),
+    "wrong parameters": (
+        "ebmkit_step_end(self, stepp)",
+        "p.Bad.ebmkit_step_end takes stepp, which the hook does not give; it gives metrics, run, step",
+    ),
+    "no hook": ("other(self)", "p.Bad implements no lifecycle hook of ebmkit"),
+}
+
+
+@pytest.mark.parametrize("fault", TRACKERS)
+def test_a_tracker_with_wrong_hooks_is_refused(fault: str, tmp_path: Path) -> None:
+    method, reason = TRACKERS[fault]
+    marked = "" if fault == "no hook" else "@hookimpl"
+    source = f"""
+        from ebmkit import Tracker, hookimpl
+        PLUGIN_API = 1
+
+        class Bad(Tracker):
+            '''Bad.'''
+            name = "bad"
+            {marked}
+            def {method}:
+                pass
+
+        @hookimpl
+        def ebmkit_trackers():
+            return [Bad]
+    """
+    install(tmp_path, "bad-tracker", "p", source)
+    ((_, _, _, told),) = report(tmp_path)["broken"]
+    assert reason in told

@@ -9,7 +9,7 @@ from typing import NoReturn
 import typer
 
 from ebmkit import __version__
-from ebmkit.cli import inspecting, sampling, shards, training
+from ebmkit.cli import authoring, checking, inspecting, sampling, shards, training
 from ebmkit.console import console
 from ebmkit.errors import EbmkitError
 
@@ -43,6 +43,8 @@ training.add_to(app)
 sampling.add_to(app)
 inspecting.add_to(app)
 shards.add_to(app)
+checking.add_to(app)
+authoring.add_to(app)
 
 
 def main() -> NoReturn:

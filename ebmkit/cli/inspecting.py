@@ -14,6 +14,7 @@ from ebmkit.console import console
 from ebmkit.description import OptionDescription
 from ebmkit.errors import BadInput
 from ebmkit.interfaces import KINDS
+from ebmkit.plugins import lifecycle_hooks
 from ebmkit.registry import default_registry, suggest
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -53,21 +54,25 @@ def list_plugins(as_json: AsJson = False) -> None:
     from ebmkit import api
 
     found, broken = api.list_plugins()
-    ambiguous = default_registry().ambiguous
+    registry = default_registry()
+    watching = [(plugin, hooks) for plugin in registry.loaded if (hooks := lifecycle_hooks(plugin.module))]
     if as_json:
         keys = ("kind", "name", "plugin", "distribution", "version")
         rows = [{key: getattr(item, key) for key in keys} for item in found]
-        typer.echo(
-            json.dumps(
-                {"components": rows, "broken": [asdict(item) for item in broken], "ambiguous": ambiguous}, indent=2
-            )
-        )
+        watchers = [
+            {"plugin": item.plugin, "distribution": item.distribution, "version": item.version, "hooks": hooks}
+            for item, hooks in watching
+        ]
+        told = {"hooks": watchers, "broken": [asdict(item) for item in broken], "ambiguous": registry.ambiguous}
+        typer.echo(json.dumps({"components": rows, **told}, indent=2))
         return
     table = Table("kind", "name", "distribution", "version", box=None, pad_edge=False, header_style="bold")
     for item in found:
         table.add_row(item.kind, item.name, item.distribution, item.version)
+    for plugin, hooks in watching:
+        table.add_row("hooks", f"{plugin.plugin} ({', '.join(hooks)})", plugin.distribution, plugin.version)
     console().print(table)
-    for message in ambiguous:
+    for message in registry.ambiguous:
         console(stderr=True).print(message, markup=False)
     for fault in broken:
         console(stderr=True).print(

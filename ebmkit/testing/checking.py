@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 from unittest import SkipTest
 
-from ebmkit.hookspecs import LIFECYCLE_HOOKS
-from ebmkit.plugins import LoadedPlugin, Registered, new_manager, told
+from ebmkit.plugins import LoadedPlugin, Registered, lifecycle_hooks, told
 from ebmkit.registry import Registry
 from ebmkit.testing import CONTRACTS, HooksContract, rules
 from ebmkit.testing.contract import ContractBroken
@@ -35,9 +34,7 @@ def check_plugin(
     """Every rule for every component of a plugin, and for the lifecycle hooks of its module, one after the other."""
     for item in plugin.components:
         yield from check_component(item, registry, image_shape)
-    manager = new_manager()
-    manager.register(plugin.module)
-    if any(getattr(manager.hook, hook).get_hookimpls() for hook in LIFECYCLE_HOOKS):
+    if lifecycle_hooks(plugin.module):
         contract = type("Hooks", (HooksContract,), {"plugin": plugin.module, "image_shape": image_shape})
         yield from run_contract(contract, f"hooks of {plugin.module.__name__}")
 

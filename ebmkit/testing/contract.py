@@ -140,7 +140,7 @@ class Contract:
         )
 
     def test_none_is_the_default_where_it_is_allowed(self) -> None:
-        """An option that may be None has None as its default: TOML has no null, so None is written by leaving it out."""
+        """An option that may be None has None as its default: TOML has no null, None is written by leaving it out."""
         options = self.bound_options()
         for name, field in self._fields().items():
             try:

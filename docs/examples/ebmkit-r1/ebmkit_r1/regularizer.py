@@ -1,0 +1,36 @@
+"""The regularizer `r1`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from ebmkit import BaseOptions, Pairs, Regularizer, Term
+
+if TYPE_CHECKING:
+    import torch
+
+
+class R1(Regularizer):
+    """R1 (Mescheder et al. 2018): `weight / 2 * mean ||grad_x f(x_pos, t)||^2`, at real images only."""
+
+    name = "r1"
+    needs_double_backward = True
+
+    class Options(BaseOptions):
+        """Options of `r1`."""
+
+        weight: float = Field(default=10.0, ge=0, description="Weight of the penalty in the loss.")
+
+    options: Options
+
+    def penalty(self, pairs: Pairs, generator: torch.Generator) -> Term:
+        """The squared norm is taken for each image, over C, H and W."""
+        import torch
+
+        x = pairs.x_pos.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(pairs.energy(x, pairs.t).sum(), x, create_graph=True)
+        squared_norm = gradient.square().sum(dim=(1, 2, 3))
+        value = self.options.weight / 2 * squared_norm.mean()
+        return Term(value, {"penalty": value.detach(), "gradient_norm": squared_norm.detach().sqrt().mean()})
