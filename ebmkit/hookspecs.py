@@ -108,7 +108,10 @@ def ebmkit_train_end(run: RunInfo, step: int, finished: bool) -> None:
 
 @hookspec
 def ebmkit_exception(run: RunInfo, step: int, error: BaseException) -> None:
-    """Training ends with this exception, after `step` whole steps, instead of `ebmkit_train_end`; called on rank 0."""
+    """Training ends with this exception, after `step` whole steps, instead of `ebmkit_train_end`; called on rank 0.
+
+    It may come before `ebmkit_train_begin`, where training did not get that far.
+    """
 
 
 HOOK_OF_KIND: Mapping[str, str] = {

@@ -45,6 +45,9 @@ def cross_check(recipe: Recipe, source: str, world_size: int = 1) -> list[str]:
     structural = [part.name for part in recipe.regularizers if part.component.changes_state_dict]
     for name in sorted({name for name in structural if structural.count(name) > 1}):
         problems.append(Problem("regularizers", f"{name} changes the network and can be there only once"))
+    trackers = [part.name for part in recipe.trackers]
+    for name in sorted({name for name in trackers if trackers.count(name) > 1}):
+        problems.append(Problem("trackers", f"{name} is there more than once and would write everything as often"))
     if not recipe.energy.component.twice_differentiable:
         for path, part in recipe.parts.items():
             if getattr(part.component, "needs_double_backward", False):

@@ -214,7 +214,7 @@ class Checker:
     KNOWN: ClassVar[set[str]] = {
         *("$defs", "$ref", "$schema", "additionalProperties", "anyOf", "const", "default", "description", "enum"),
         *("exclusiveMaximum", "exclusiveMinimum", "items", "maxItems", "maximum", "minItems", "minLength", "minimum"),
-        *("oneOf", "prefixItems", "properties", "required", "title", "type"),
+        *("examples", "oneOf", "prefixItems", "properties", "required", "title", "type"),
     }
     TYPES: ClassVar[Mapping[str, Any]] = {
         "object": dict,

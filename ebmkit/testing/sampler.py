@@ -228,7 +228,7 @@ class SamplerContract(Contract):
         sampler, slope, flat = self.build(), Slope().double(), Slope(0.0).double()
         with frozen(slope), torch.no_grad():
             moved = sweep(slope, sampler, start[:1], context.time_steps, Zeros())
-        travel = float(moved.square().sum().sqrt())
+        travel = float(moved.detach().square().sum().sqrt())
         require(
             math.isclose(travel, told.travel, rel_tol=0.01, abs_tol=1e-6),
             f"a sweep travels {travel:.4g} under a gradient of norm 1 without noise, but sweep_budget says "
@@ -236,7 +236,7 @@ class SamplerContract(Contract):
         )
         with frozen(flat), torch.no_grad():
             noisy = sweep(flat, sampler, start, context.time_steps, self.noise(count))
-        variance = float(noisy.var())
+        variance = float(noisy.detach().var())
         require(
             math.isclose(variance, told.noise, rel_tol=0.1, abs_tol=1e-9),
             f"a sweep without gradient adds a variance of {variance:.4g} per pixel, but sweep_budget says "

@@ -35,8 +35,8 @@ def grid(images: Tensor) -> Tensor:
 
 def histograms(energies: Mapping[str, Tensor]) -> tuple[dict[str, Any], Any]:
     """The finite values of each, as arrays, and the edges of bins that hold all of them: the same bins for each."""
-    # float64, for the sums of squares that the writer computes.
-    arrays = {name: values.double().numpy() for name, values in energies.items()}
+    # The precision of networks, in float64: there is room for the edges between any two of them.
+    arrays = {name: values.float().double().numpy() for name, values in energies.items()}
     finite = {name: values[np.isfinite(values)] for name, values in arrays.items()}
     kept = {name: values for name, values in finite.items() if len(values)}
     return kept, np.histogram_bin_edges(np.concatenate([*kept.values(), []]), bins=BINS)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
 from ebmkit import BaseOptions, Pairs, Regularizer, Term
+from pydantic import Field
 
 if TYPE_CHECKING:
     import torch

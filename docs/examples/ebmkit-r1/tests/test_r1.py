@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from ebmkit_r1.regularizer import R1
-from torch import Tensor
-
 from ebmkit import Context, Pairs
 from ebmkit.testing import RegularizerContract
+from torch import Tensor
+
+from ebmkit_r1.regularizer import R1
 
 
 class TestR1Contract(RegularizerContract):

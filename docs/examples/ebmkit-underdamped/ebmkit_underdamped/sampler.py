@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
 from ebmkit import BaseOptions, Context, EnergyFunction, NoiseSource, Sampler, ScheduleOption, SweepBudget
+from pydantic import Field
 
 if TYPE_CHECKING:
     from torch import Tensor

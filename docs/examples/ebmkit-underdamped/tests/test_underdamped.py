@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from ebmkit_underdamped.sampler import Underdamped
-from torch import Tensor
-
 from ebmkit import Context
 from ebmkit.noise import GeneratorNoise
 from ebmkit.testing import SamplerContract
+from torch import Tensor
+
+from ebmkit_underdamped.sampler import Underdamped
 
 
 class TestUnderdampedContract(SamplerContract):

@@ -1,0 +1,258 @@
+"""`ebmkit new-plugin`: every kind's project is complete, works as it is, and nothing is ever written over."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ebmkit
+from ebmkit import KINDS, PLUGIN_API
+from ebmkit.errors import BadInput
+from ebmkit.plugins import ENTRY_POINT_GROUP
+from ebmkit.scaffold import new_plugin, writing
+from run_helpers import contents, environment, run_cli, run_process, tiny_table, write_recipe, write_shards
+
+PACKAGE_FILES = {"pyproject.toml", "README.md", ".gitignore", ".github/workflows/ci.yml"}
+
+
+@pytest.fixture(scope="module")
+def projects(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of every kind, `my-KIND`, and what an editable installation leaves of each."""
+    folder = tmp_path_factory.mktemp("projects")
+    for kind in KINDS:
+        project = new_plugin(kind, f"my-{kind}", folder / f"ebmkit-my-{kind}")
+        entries = tomllib.loads((project / "pyproject.toml").read_text())["project"]["entry-points"][ENTRY_POINT_GROUP]
+        info = folder / f"ebmkit_my_{kind}-0.1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: ebmkit-my-{kind}\nVersion: 0.1.0\n")
+        lines = [f"{name} = {module}" for name, module in entries.items()]
+        (info / "entry_points.txt").write_text(f"[{ENTRY_POINT_GROUP}]\n" + "\n".join(lines) + "\n")
+    return folder
+
+
+def installed(projects: Path) -> dict[str, str]:
+    """The environment of a Python that finds all of them."""
+    paths = [projects, *(projects / f"ebmkit-my-{kind}" for kind in KINDS)]
+    return environment(PYTHONPATH=os.pathsep.join(map(str, paths)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_project_is_complete(kind: str, projects: Path) -> None:
+    folder, module = projects / f"ebmkit-my-{kind}", f"ebmkit_my_{kind}"
+    files = set(contents(folder))
+    expected = PACKAGE_FILES | {f"{module}/{name}" for name in ("__init__.py", f"{kind}.py", "py.typed")}
+    expected |= {f"tests/test_my_{kind}.py"} | ({f"{module}/network.py"} if kind == "energy" else set())
+    assert files == expected
+    assert not [name for name, data in contents(folder).items() if re.search(rb"\$\{?\w", data)], "a placeholder"
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    major, minor, _ = ebmkit.__version__.split(".")
+    assert project["name"] == f"ebmkit-my-{kind}"
+    assert project["dependencies"] == [f"ebmkit>={major}.{minor},<{major}.{int(minor) + 1}"]
+    assert project["entry-points"] == {ENTRY_POINT_GROUP: {f"my-{kind}": module}}
+    assert f"PLUGIN_API = {PLUGIN_API}\n" in (folder / module / "__init__.py").read_text()
+    readme = (folder / "README.md").read_text()
+    assert readme.startswith(f"# ebmkit-my-{kind}\n")
+    assert f"ebmkit check-plugin ebmkit-my-{kind}" in readme
+    assert f"ebmkit check-plugin ebmkit-my-{kind}" in (folder / ".github/workflows/ci.yml").read_text()
+
+
+def test_every_project_passes_its_own_tests(projects: Path) -> None:
+    words = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib")
+    folders = [projects / f"ebmkit-my-{kind}" for kind in KINDS]
+    done = run_process(*words, *folders, cwd=projects, env=installed(projects), module=False)
+    assert done.code == 0, done.out + done.err
+    assert "failed" not in done.out
+    collected = run_process(*words, *folders, "--co", cwd=projects, env=installed(projects), module=False)
+    for kind in KINDS:
+        tests = [line for line in collected.out.splitlines() if f"test_my_{kind}.py::" in line]
+        assert [line for line in tests if "Contract::" in line]
+        assert [line for line in tests if "Contract::" not in line], "its own equation is tested, too"
+
+
+CHECK_ALL = """
+import contextlib, io, json, sys
+from ebmkit.cli import main
+for name in sys.argv[1:]:
+    sys.argv, out = ["ebmkit", "check-plugin", name, "--json"], io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out):
+            main()
+    except SystemExit as end:
+        findings = json.loads(out.getvalue())["findings"]
+        print(json.dumps([name, end.code or 0, sorted({finding["outcome"] for finding in findings}), len(findings)]))
+"""
+
+
+def test_every_project_passes_check_plugin(projects: Path) -> None:
+    names = [f"ebmkit-my-{kind}" for kind in KINDS]
+    done = run_process("-c", CHECK_ALL, *names, cwd=projects, env=installed(projects), module=False)
+    told = [json.loads(line) for line in done.out.splitlines()]
+    assert [name for name, *_ in told] == names, done.err
+    for name, code, outcomes, count in told:
+        assert code == 0, name
+        assert "failed" not in outcomes
+        assert count >= 11
+
+
+def test_all_of_them_are_found_and_train_together(projects: Path, tmp_path: Path) -> None:
+    done = run_process("list-plugins", "--json", cwd=tmp_path, env=installed(projects))
+    listed = json.loads(done.out)
+    assert listed["broken"] == []
+    mine = {(item["kind"], item["name"], item["distribution"]) for item in listed["components"]}
+    assert {(kind, f"my_{kind}", f"ebmkit-my-{kind}") for kind in KINDS} <= mine
+
+    table = tiny_table(write_shards(tmp_path / "shards"), train__steps=2, train__sample_every=2)
+    table |= {kind: {"use": f"my_{kind}"} for kind in ("energy", "sampler", "objective")}
+    table["buffer"] = {"use": "my_buffer", "size": 40}
+    table["regularizers"] = [{"use": "my_regularizer"}]
+    table["trackers"] = [{"use": "my_tracker"}]
+    table["optimizer"] = {"learning_rate": {"use": "my_schedule", "start": 1e-3}}
+    recipe = write_recipe(tmp_path / "mine.toml", table)
+    done = run_process("train", recipe, "--run-dir", tmp_path / "run", cwd=tmp_path, env=installed(projects))
+    assert done.code == 0, done.out + done.err
+    assert "warning" not in done.out + done.err
+    assert (tmp_path / "run" / "model.safetensors").is_file()
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2]
+
+
+def test_readme_snippets_bind(projects: Path, tmp_path: Path) -> None:
+    digits = tomllib.loads((Path(__file__).parent.parent / "recipes" / "digits.toml").read_text())
+    for kind in KINDS:
+        readme = (projects / f"ebmkit-my-{kind}" / "README.md").read_text()
+        (snippet,) = (part.split("```")[0] for part in readme.split("```toml\n")[1:])
+        (train,) = (line for line in readme.splitlines() if line.startswith("ebmkit train "))
+        recipe = write_recipe(tmp_path / f"{kind}.toml", digits | tomllib.loads(snippet))
+        for words in ([str(recipe)], _arguments(train)):
+            done = run_process("check", *words, cwd=tmp_path, env=installed(projects))
+            assert done.code == 0, done.err
+
+
+def _arguments(command: str) -> Iterator[str]:
+    """The words of an `ebmkit train` command that `ebmkit check` takes, too."""
+    words = iter(shlex.split(command)[2:])
+    for word in words:
+        if word == "--run-dir":
+            next(words)
+        else:
+            yield word
+
+
+def test_every_project_is_clean_and_typed(projects: Path) -> None:
+    for tool in ("ruff", "mypy"):
+        if importlib.util.find_spec(tool) is None:
+            pytest.skip(f"{tool} is not installed; pip install -e '.[dev]'")
+    folders = [f"ebmkit-my-{kind}" for kind in KINDS]
+    checks = [["ruff", "check", "--no-cache", *folders], ["ruff", "format", "--no-cache", "--check", *folders]]
+    packages = [f"{folder}/{folder.replace('-', '_')}" for folder in folders]
+    checks += [["mypy", "--strict", "--cache-dir", str(projects / ".mypy"), *packages]]
+    for command in checks:
+        done = subprocess.run(
+            [sys.executable, "-m", *command], cwd=projects, capture_output=True, text=True, timeout=200, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_command_says_what_it_made_and_what_to_do_next(tmp_path: Path) -> None:
+    done = run_cli("new-plugin", "regularizer", "gap", cwd=tmp_path)
+    assert done.code == 0
+    assert "ebmkit_gap/regularizer.py" in done.out
+    for words in ("cd ebmkit-gap", "pip install -e '.[test]'", "pytest", "ebmkit list-plugins", "ebmkit train digits"):
+        assert words in done.out
+    assert "\x1b" not in done.out
+    assert done.err == ""
+
+
+@pytest.mark.parametrize("name", ["my-gap", "my_gap", "ebmkit-my-gap", "ebmkit_my_gap"])
+def test_names_follow_from_one_word(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = new_plugin("regularizer", name)
+    assert folder == Path("ebmkit-my-gap")
+    source = (folder / "ebmkit_my_gap" / "regularizer.py").read_text()
+    assert "class MyGap(Regularizer):" in source
+    assert 'name = "my_gap"' in source
+
+
+@pytest.mark.parametrize("out", ["here", "here/", "./here"])
+def test_nothing_is_written_over(out: str, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "precious.txt").write_text("mine")
+    done = run_cli("new-plugin", "sampler", "gap", "--out", out, cwd=tmp_path)
+    assert done.code == 2
+    assert "here" in done.err
+    assert contents(tmp_path) == {"here/precious.txt": b"mine"}
+
+
+def test_a_file_in_the_way_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "ebmkit-gap").write_text("mine")
+    done = run_cli("new-plugin", "sampler", "gap", cwd=tmp_path)
+    assert done.code == 2
+    assert contents(tmp_path) == {"ebmkit-gap": b"mine"}
+
+
+def test_an_empty_folder_may_become_the_project(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert run_cli("new-plugin", "sampler", "gap", "--out", "empty", cwd=tmp_path).code == 0
+    assert (tmp_path / "empty" / "pyproject.toml").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+BAD: list[tuple[str, str, str]] = [
+    ("samplr", "gap", "did you mean 'sampler'?"),
+    ("network", "gap", "use one of energy, sampler"),
+    ("sampler", "Gap", "begins with a lower-case letter"),
+    ("sampler", "../gap", "begins with a lower-case letter"),
+    ("sampler", "gap;rm", "begins with a lower-case letter"),
+    ("sampler", "9gap", "begins with a lower-case letter"),
+    ("sampler", "gap-", "begins with a lower-case letter"),
+    ("sampler", "", "begins with a lower-case letter"),
+    ("sampler", "ebmkit-", "begins with a lower-case letter"),
+    ("sampler", "g" * 100, "too long"),
+    ("sampler", "sampler", "would name the class Sampler"),
+    ("sampler", "langevin", "sampler 'langevin' is already there, from ebmkit"),
+    ("sampler", "wgan", "the module ebmkit_wgan is already there, from "),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "words"), BAD)
+def test_bad_names_and_kinds_are_told(kind: str, name: str, words: str, tmp_path: Path) -> None:
+    done = run_cli("new-plugin", kind, name, cwd=tmp_path)
+    assert done.code == 2
+    assert words in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_half_a_project_never_has_the_final_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    written = Path.write_text
+    calls = 0
+
+    def some(self: Path, *args: Any, **kwargs: Any) -> int:
+        nonlocal calls
+        calls += 1
+        return full() if calls > 3 else written(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "write_text", some)
+    with pytest.raises((BadInput, OSError), match="No space left"):
+        new_plugin("sampler", "gap", tmp_path / "gap")
+    assert calls > 3
+    assert list(tmp_path.iterdir()) == [], writing.__name__
+
+
+def test_templates_ship_in_the_package() -> None:
+    folder = Path(str(writing.__file__)).parent / "templates"
+    assert {path.name for path in folder.iterdir()} == {"shared", *KINDS}
+    assert all(path.suffix == ".txt" for path in folder.rglob("*") if path.is_file()), "no tool takes them for code"
