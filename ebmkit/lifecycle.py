@@ -53,12 +53,12 @@ class Lifecycle:
         self.watchers: list[_Watcher] = []
         for plugin in registry.loaded:
             self._watch(f"plugin '{plugin.plugin}' ({plugin.distribution} {plugin.version})", plugin.module)
-        self.parts = tuple(trackers)
+        self.registry, self.parts = registry, tuple(trackers)
 
     def build(self, context: Context) -> None:
         """Build the recipe's trackers; one that cannot be built is dealt with as one whose hook raises."""
         for part in self.parts:
-            label = f"tracker '{part.name}' (module {part.component.__module__})"
+            label = f"tracker '{part.name}' ({self._source(part)})"
             with self._guarded(label, "its constructor"):
                 self._watch(label, part.build(context))
 
@@ -74,6 +74,10 @@ class Lifecycle:
     def listens(self, hook: str) -> bool:
         """Whether anything implements `hook`; what only hooks need is not computed otherwise."""
         return any(watcher.active and hook in watcher.hooks for watcher in self.watchers)
+
+    def _source(self, part: Part) -> str:
+        found = [item for item in self.registry if item.component is part.component]
+        return f"{found[0].distribution} {found[0].version}" if found else f"module {part.component.__module__}"
 
     def _watch(self, label: str, plugin: object) -> None:
         hooks = lifecycle_hooks(plugin)

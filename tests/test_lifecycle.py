@@ -268,6 +268,19 @@ def test_what_only_hooks_need_is_not_computed_without_one(
     trainer.train()
 
 
+def test_a_failing_hook_is_reported_with_the_distribution(
+    tmp_path: Path, shards: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe(shards, train__steps=1, trackers=[{"use": "csv"}])
+    (part,) = recipe.trackers
+    monkeypatch.delattr(part.component, "ebmkit_step_end")
+    monkeypatch.setattr(part.component, "ebmkit_step_end", hookimpl(lambda self, step: 1 / 0), raising=False)
+    said: list[str] = []
+    new_trainer(tmp_path / "run", recipe, said.append).train()
+    version = ebmkit.__version__
+    assert f"tracker 'csv' (ebmkit {version}): ebmkit_step_end raised ZeroDivisionError" in said[0]
+
+
 PLUGIN = """
 import json
 from ebmkit import BaseOptions, Tracker, hookimpl
