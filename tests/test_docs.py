@@ -1,41 +1,30 @@
-"""The documentation agrees with the code. `python tests/test_docs.py` rewrites the tables that are made from it."""
+"""The documentation agrees with the code. `python tests/test_docs.py` rewrites the parts that are made from it."""
 
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import re
-import shlex
 import subprocess
 import sys
-import tomllib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
-import torch
-import typer
-from safetensors import safe_open
 
 import ebmkit
-from ebmkit import hookspecs, pipeline
+from docs_pages import DOCS, FENCE, PAGES, ROOT, text_of
+from ebmkit import hookspecs, pipeline, testing
 from ebmkit import recipe as recipes
-from ebmkit.binder import Binder
-from ebmkit.chains import BufferChains
-from ebmkit.cli.app import app
-from ebmkit.cli.training import collect
 from ebmkit.description import OptionDescription, describe_component, describe_option
-from ebmkit.interfaces import KINDS, Energy, Objective
-from ebmkit.plugins import LoadedPlugin, Registered, components_of, discover
-from ebmkit.recipe import LISTS, PARTS, SECTIONS, shipped_recipes
-from ebmkit.registry import Registry, default_registry
+from ebmkit.interfaces import INTERFACES, KINDS
+from ebmkit.recipe import SECTIONS, shipped_recipes
+from ebmkit.registry import default_registry
 from ebmkit.resuming import fixed
+from ebmkit.testing import CONTRACTS, Contract, rules
 
-ROOT = Path(__file__).resolve().parent.parent
-DOCS = ROOT / "docs"
-PAGES = sorted([*DOCS.glob("**/*.md"), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))])
 REWRITE = "run `python tests/test_docs.py` and look at what it changed"
 
 # --- Tables that are made from the code ------------------------------------------------------------------------------
@@ -70,16 +59,12 @@ def table_of(options: Iterable[OptionDescription]) -> list[str]:
 
 def section_table(name: str) -> list[str]:
     """The keys of one of the recipe's own sections."""
-    return ["", *table_of(describe_option(key, field) for key, field in SECTIONS[name].model_fields.items()), ""]
+    return table_of(describe_option(key, field) for key, field in SECTIONS[name].model_fields.items())
 
 
 def recipe_rows() -> list[str]:
     """One row for each shipped recipe."""
-    rows = [
-        "",
-        "| recipe | images | network | T / K | batch | steps | a sweep's reach |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    rows = ["| recipe | images | network | T / K | batch | steps | a sweep's reach |", "|---|---|---|---|---|---|---|"]
     for name in shipped_recipes():
         recipe = recipes.load(name)
         channels, height, width = recipe.data.shape
@@ -94,7 +79,7 @@ def recipe_rows() -> list[str]:
             "none" if ratio is None else f"{ratio:.2f}",
         ]
         rows.append(f"| {' | '.join(cells)} |")
-    return [*rows, ""]
+    return rows
 
 
 def components() -> list[str]:
@@ -107,14 +92,42 @@ def components() -> list[str]:
                 description = describe_component(item)
                 lines += ["", f"### {item.name}", "", *(cell(line) for line in description.summary.splitlines()), ""]
                 lines += table_of(description.options) if description.options else ["It has no options."]
-    return [*lines, ""]
+    return lines[1:]
 
 
 def fixed_keys() -> list[str]:
     """What a resumed run cannot change, as the code has it: parts as a whole, the keys of other sections."""
     keys = fixed(recipes.load("digits"))
     shown = {key if key.startswith("data.") else key.split(".")[0] for key in keys}
-    return ["", ", ".join(f"`{key}`" for key in sorted(shown)) + ".", ""]
+    return [", ".join(f"`{key}`" for key in sorted(shown)) + "."]
+
+
+def own_rules(contract: type[object]) -> dict[str, str]:
+    """The rules of a contract that are not those of all kinds."""
+    return {name: text for name, text in rules(contract).items() if name not in rules(Contract)}  # type: ignore[arg-type]
+
+
+def rule_list(found: dict[str, str]) -> list[str]:
+    """Rules as `ebmkit check-plugin` names them, each with its sentence."""
+    return [f"- **{name.removeprefix('test_').replace('_', ' ')}**: {cell(text)}" for name, text in found.items()]
+
+
+def hook_sections(names: Iterable[str]) -> list[str]:
+    """The signature and docstring of each hook."""
+    lines: list[str] = []
+    for name in names:
+        hook = getattr(hookspecs, name)
+        signature = inspect.signature(hook)
+        # Annotations are text, as no hook may need torch to be imported.
+        parameters = ", ".join(
+            f"{parameter.name}: {parameter.annotation}" for parameter in signature.parameters.values()
+        )
+        code = [f"def {name}({parameters}) -> {signature.return_annotation}: ..."]
+        if len(code[0]) > 90:
+            code = [f"def {name}(", f"    {parameters}", f") -> {signature.return_annotation}: ..."]
+        lines += ["", f"### {name}", "", "```python", *code, "```", ""]
+        lines += [cell(line) for line in (inspect.getdoc(hook) or "").splitlines()]
+    return lines[1:]
 
 
 BLOCKS: dict[str, Callable[[], list[str]]] = {
@@ -124,13 +137,20 @@ BLOCKS: dict[str, Callable[[], list[str]]] = {
     "recipes": recipe_rows,
     "fixed": fixed_keys,
     "components": components,
+    "component hooks": lambda: hook_sections(name for name in hookspecs.HOOKS if name not in hookspecs.LIFECYCLE_HOOKS),
+    "lifecycle hooks": lambda: hook_sections(hookspecs.LIFECYCLE_HOOKS),
+    "rules": lambda: rule_list(rules(Contract)),
+    **{f"rules {kind}": partial(lambda c: rule_list(own_rules(c)), contract) for kind, contract in CONTRACTS.items()},
 }
 BLOCK = re.compile(r"<!-- begin: ([a-z ]+) -->\n(.*?)<!-- end -->", re.DOTALL)
 
 
-def with_tables(text: str) -> str:
+def with_blocks(text: str) -> str:
     """A page with its blocks as the code has them."""
-    return BLOCK.sub(lambda m: f"<!-- begin: {m[1]} -->\n" + "\n".join([*BLOCKS[m[1]](), "<!-- end -->"]), text)
+    return BLOCK.sub(lambda m: "\n".join([f"<!-- begin: {m[1]} -->", "", *BLOCKS[m[1]](), "", "<!-- end -->"]), text)
+
+
+MADE = [page for page in PAGES if BLOCK.search(page.read_text(encoding="utf-8"))]
 
 
 def test_every_block_has_its_place() -> None:
@@ -138,14 +158,14 @@ def test_every_block_has_its_place() -> None:
     assert sorted(found) == sorted(BLOCKS)
 
 
-@pytest.mark.parametrize("page", ["recipes.md", "components.md"])
-def test_tables_are_what_the_code_says(page: str) -> None:
-    text = (DOCS / page).read_text(encoding="utf-8")
-    assert text == with_tables(text), f"docs/{page} is older than the code: {REWRITE}"
+@pytest.mark.parametrize("page", MADE, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_blocks_are_what_the_code_says(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert text == with_blocks(text), f"{page} is older than the code: {REWRITE}"
 
 
 def test_every_component_and_option_is_documented() -> None:
-    text = (DOCS / "components.md").read_text(encoding="utf-8")
+    text, readme = text_of("components.md"), (ROOT / "README.md").read_text(encoding="utf-8")
     for item in default_registry():
         if item.distribution == "ebmkit":
             _, _, section = text.partition(f"\n### {item.name}\n")
@@ -153,14 +173,54 @@ def test_every_component_and_option_is_documented() -> None:
             assert section, f"components.md lacks {item.kind} {item.name}"
             for key in item.component.Options.model_fields:  # type: ignore[attr-defined]
                 assert f"| `{key}` |" in section, f"components.md lacks {item.name}.{key}"
+            assert re.search(rf"^\| {item.kind} \|.*`{item.name}`", readme, re.MULTILINE), f"README lacks {item.name}"
 
 
 def test_every_hook_is_documented() -> None:
-    text = (DOCS / "interfaces.md").read_text(encoding="utf-8")
-    hooks = [name for name in dir(hookspecs) if name.startswith("ebmkit_")]
-    assert len(hooks) >= 10
-    for hook in hooks:
-        assert f"`{hook}" in text, hook
+    text = text_of("plugins/hooks.md")
+    assert len(hookspecs.HOOKS) >= 14
+    places = [text.index(f"\n### {hook}\n\n```python\ndef {hook}(") for hook in hookspecs.HOOKS]
+    assert places == sorted(places)
+    for hook in hookspecs.HOOKS:
+        for parameter in inspect.signature(getattr(hookspecs, hook)).parameters:
+            assert re.search(rf"\b{parameter}: ", text[text.index(f"\n### {hook}\n") :]), f"{hook}({parameter})"
+
+
+def test_every_kind_has_its_page_and_its_row() -> None:
+    index = text_of("plugins/index.md")
+    for kind in KINDS:
+        (row,) = re.findall(rf"^\| \[{kind}\]\({kind}\.md\) \|.*$", index, re.MULTILINE)
+        interface, page = INTERFACES[kind], text_of(f"plugins/{kind}.md")
+        names = [hookspecs.HOOK_OF_KIND[kind], interface.__name__, *getattr(interface, "__abstractmethods__", ())]
+        for name in names:
+            assert f"`{name}`" in row, f"plugins/index.md, {kind}: {name}"
+        # What a component of this kind may write, by hand: each has a heading of its own, or stands in one.
+        headings = " ".join(re.findall(r"^## (.+)$", page, re.MULTILINE))
+        written = [n for n, v in vars(interface).items() if callable(v) or isinstance(v, property | classmethod)]
+        for name in written:
+            if not name.startswith("_") and name != "Options":
+                assert f"`{name}" in headings, f"plugins/{kind}.md: {name}"
+        flags = [n for n in interface.__annotations__ if n not in ("kind", "name")]
+        for name in flags:
+            assert f"`{name}" in page, f"plugins/{kind}.md: {name}"
+
+
+def test_every_rule_of_a_contract_is_documented() -> None:
+    everyones = text_of("plugins/testing.md")
+    for kind, contract in CONTRACTS.items():
+        text = text_of(f"plugins/{kind}.md")
+        for rule in rules(contract):
+            shown = f"- **{rule.removeprefix('test_').replace('_', ' ')}**: "
+            assert shown in (everyones if rule in rules(Contract) else text), f"{kind}: {rule}"
+        assert f"`{contract.__name__}`" in text
+
+
+def test_what_a_subclass_of_a_contract_sets_is_documented() -> None:
+    text = text_of("plugins/testing.md")
+    for contract in (Contract, testing.HooksContract, *CONTRACTS.values()):
+        assert f"`{contract.__name__}`" in text
+        for name in vars(contract).get("__annotations__", {}):
+            assert f"`{name}`" in text, f"{contract.__name__}.{name}"
 
 
 # --- The site --------------------------------------------------------------------------------------------------------
@@ -179,9 +239,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_strict_build(site: Path) -> None:
-    for page in DOCS.glob("*.md"):
-        html = site / ("index.html" if page.stem == "index" else f"{page.stem}/index.html")
+    pages = [page.relative_to(DOCS) for page in PAGES if page.is_relative_to(DOCS)]
+    assert {page.parent.as_posix() for page in pages} == {".", "plugins"}
+    for page in pages:
+        html = site / (page.with_suffix(".html") if page.stem == "index" else page.with_suffix("") / "index.html")
         assert html.is_file(), html
+    assert not (site / "examples").exists()
 
 
 def test_site_loads_nothing_from_elsewhere(site: Path) -> None:
@@ -194,14 +257,14 @@ def test_site_loads_nothing_from_elsewhere(site: Path) -> None:
 
 def test_reference_shows_the_public_names(site: Path) -> None:
     html = (site / "reference" / "index.html").read_text(encoding="utf-8")
-    lost = {"PLUGIN_API", "hookimpl"}  # a number and a decorator: explained in words on the interfaces page
-    for name in set(ebmkit.__all__) - lost:
+    # A decorator, which hooks.md explains.
+    for name in set(ebmkit.__all__) - {"hookimpl"}:
         assert re.search(rf'id="ebmkit\.[a-z_.]*\b{name}"', html), f"reference.md lacks {name}"
+    for name in testing.__all__:
+        assert re.search(rf'id="ebmkit\.testing\.[a-z_.]*\b{name}"', html), f"reference.md lacks ebmkit.testing.{name}"
 
 
 # --- Links -----------------------------------------------------------------------------------------------------------
-
-FENCE = re.compile(r"^(?P<indent> *)```(?P<head>[^\n`]*)\n(?P<body>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -227,244 +290,11 @@ def anchors(page: Path) -> set[str]:
     return found
 
 
-# --- Code in the pages -----------------------------------------------------------------------------------------------
-
-
-def fences(language: str) -> Iterator[tuple[str, str, str]]:
-    """(page, head, body) of every fenced block in this language."""
-    for page in PAGES:
-        for match in FENCE.finditer(page.read_text(encoding="utf-8")):
-            if match["head"].split(" ")[0] == language:
-                yield page.relative_to(ROOT).as_posix(), match["head"], match["body"]
-
-
-def commands() -> Iterator[tuple[str, str]]:
-    """(place, command) of every ebmkit command in the pages, the recipes and their `make`."""
-    for page, _, body in fences("bash"):
-        for line in body.replace("\\\n", " ").splitlines():
-            for part in re.split(r"&&|\|\||;(?=\s)| > ", line):
-                words = re.sub(r"^(?:\S*=\S+ )*(?:\.venv/bin/)?(?:python -m )?", "", part.strip())
-                if words.startswith("ebmkit "):
-                    yield page, words
-    for page in PAGES:
-        for span in re.findall(r"`(ebmkit [^`\n]+)`", FENCE.sub("", page.read_text(encoding="utf-8"))):
-            yield page.relative_to(ROOT).as_posix(), span.partition(" > ")[0]
-    for name, path in shipped_recipes().items():
-        for line in re.findall(
-            r"^# (ebmkit \S.*?)(?:  +.*| (?:\w+s (?:it|this)|goes on)\b.*)?$", path.read_text("utf-8"), re.M
-        ):
-            yield f"recipes/{name}.toml", line
-        make = recipes.read_toml(path)["data"].get("make")
-        if make:
-            yield f"recipes/{name}.toml", make
-
-
-COMMANDS = sorted(set(commands()))
-
-
-def test_commands_are_found() -> None:
-    assert len(COMMANDS) > 40
-    assert {place for place, _ in COMMANDS} >= {"README.md", "docs/quickstart.md", "recipes/digits.toml"}
-
-
-@pytest.mark.parametrize(("place", "command"), COMMANDS)
-def test_command_parses(place: str, command: str, tmp_path: Path) -> None:
-    group: Any = typer.main.get_command(app)
-    _, name, *arguments = shlex.split(command, comments=True)
-    if name.startswith("-"):
-        assert any(name in parameter.opts for parameter in group.params) or name == "--help"
-        return
-    assert name in group.commands, f"{place}: there is no command {name}"
-    if not arguments or "..." in arguments:
-        return
-    values = group.commands[name].make_context(name, arguments).params
-    if name in ("train", "check"):
-        # The keys and values that are set must be good ones, too.
-        source = values["recipe"]
-        shipped = shipped_recipes()
-        if source in shipped or (ROOT / source).is_file():
-            with_r1 = None
-            if "r1" in command:
-                found = r1(tmp_path)
-                example = LoadedPlugin("r1", sys.modules[found.component.__module__], (found,))
-                with_r1 = Registry([*discover(), example])
-            changes = collect(values["set_values"], values["extra"])
-            recipes.load(shipped.get(source, ROOT / source), changes, with_r1)
-        else:
-            assert re.fullmatch(r"[A-Z]+|(?:my|mine)[\w-]*\.toml", source), f"{place}: no recipe {source}"
-    if name == "sample":
-        sampler_only = collect(values["set_values"], values["extra"])
-        assert all(key.startswith("sampler.") for key in sampler_only)
-        recipes.load("digits", sampler_only)
-    if name == "describe" and values["kind"].islower() and values["name"] != "r1":
-        default_registry().find(values["kind"], values["name"])
-
-
-PYTHON = list(fences("python"))
-
-
-@pytest.mark.parametrize(("page", "head", "body"), PYTHON, ids=[page for page, _, _ in PYTHON])
-def test_python_compiles(page: str, head: str, body: str) -> None:
-    compile(body, page, "exec")
-    for name in re.findall(r"(?<!from )\bebmkit\.([A-Za-z_]+)", body):
-        assert hasattr(ebmkit, name), f"{page}: ebmkit.{name}"
-    for names in re.findall(r"from ebmkit import ([^\n]+)", body):
-        assert set(names.split(", ")) <= set(ebmkit.__all__), f"{page}: {names}"
-
-
-TOML = list(fences("toml"))
-
-
-@pytest.mark.parametrize(("page", "head", "body"), TOML, ids=[page for page, _, _ in TOML])
-def test_toml_binds(page: str, head: str, body: str) -> None:
-    table = tomllib.loads(body)
-    if "project" in table:
-        assert table["project"]["entry-points"]["ebmkit"]
-        return
-    assert table.keys() <= set(recipes.KEYS), page
-    binder = Binder(default_registry())
-    for kind in table.keys() & set(PARTS):
-        binder.component(kind, table[kind], kind)
-    for key, kind in LISTS.items():
-        for i, item in enumerate(table.get(key, [])):
-            if item["use"] != "r1":
-                binder.component(kind, item, f"{key}.{i}")
-    for name in table.keys() & SECTIONS.keys():
-        # A part of a section need not be complete.
-        given = [problem for problem in _problems(name, table[name]) if problem != "is required"]
-        assert given == [], page
-    assert [str(problem) for problem in binder.problems] == [], page
-    if {*PARTS, "data", "train", "time_steps"} <= table.keys():
-        pipeline.cross_check(recipes.from_table(table, page, "docs"), page)
-
-
-def _problems(section: str, values: dict[str, Any]) -> list[str]:
-    binder = Binder(default_registry())
-    binder.options(SECTIONS[section], values, section)
-    return [problem.message for problem in binder.problems]
-
-
-def module_of(name: str, body: str, folder: Path) -> ModuleType:
-    """A module of this name with this source; it stays in `sys.modules`, where pydantic looks names up."""
-    path = folder / f"{name}.py"
-    path.write_text(body, encoding="utf-8")
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_example_plugin(tmp_path: Path) -> None:
-    """The regularizer of interfaces.md is a plugin that ebmkit accepts, and its penalty is R1's."""
-    found = r1(tmp_path)
-    assert (found.kind, found.name) == ("regularizer", "r1")
-    source = Path(str(sys.modules[found.component.__module__].__file__)).read_text(encoding="utf-8")
-    assert not re.search(r"^(?:import|from) torch", source, re.MULTILINE), "importing a plugin imports no torch"
-    regularizer = found.component(found.component.Options(weight=4.0), ebmkit.Context((1, 2, 2), 3))
-    scale = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
-    x = torch.randn(5, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    pairs = ebmkit.Pairs(lambda x, t: scale / 2 * x.square().sum((1, 2, 3)), x, x, torch.ones(5, dtype=torch.int64))
-    term = regularizer.penalty(pairs, torch.Generator())
-    # f = s/2 |x|^2 has the gradient s x: the penalty is w/2 s^2 mean |x|^2, its derivative w s mean |x|^2.
-    square = x.square().sum((1, 2, 3)).mean()
-    torch.testing.assert_close(term.value, 2 * 9 * square)
-    term.value.backward()
-    torch.testing.assert_close(scale.grad, 4 * 3 * square)
-
-
-def r1(folder: Path) -> Registered:
-    """The example plugin's component."""
-    (body,) = (body for _, head, body in PYTHON if "ebmkit_r1/__init__.py" in head)
-    (found,) = components_of(module_of("ebmkit_r1", body, folder), "r1", "ebmkit-r1", "0.1.0")
-    return found
-
-
-SKETCHES = [body for page, _, body in PYTHON if page == "docs/objectives.md"]
-
-
-@pytest.mark.parametrize("number", range(len(SKETCHES)))
-def test_sketched_objective_trains(number: int, tmp_path: Path) -> None:
-    """Each sketch of objectives.md gives a loss that reaches the parameters through pairs made as the trainer does."""
-    module = module_of(f"sketch_{number}", SKETCHES[number], tmp_path)
-    own = [item for item in vars(module).values() if isinstance(item, type) and item.__module__ == module.__name__]
-    (objective_class,) = (item for item in own if issubclass(item, Objective))
-    recipe = recipes.load("digits", {"buffer.size": 16, "energy.channels": 8, "time_steps": 4})
-    context = recipe.context()
-    energies = [item for item in own if issubclass(item, Energy)]
-    model = (
-        energies[0](energies[0].Options(), context).build() if energies else pipeline.build_energy(recipe, context, [])
-    )
-    random = torch.Generator().manual_seed(0)
-    chains = BufferChains(model, recipe.sampler.build(context), recipe.buffer.build(context), random)
-    objective = objective_class(objective_class.Options(), context)
-    x_pos, labels = torch.rand(6, 1, 8, 8, generator=random) * 2 - 1, torch.tensor([3, -1, 0, 9, -1, 5])
-    with pipeline.frozen(model), torch.no_grad():
-        pairs = objective.pairs(model, x_pos, labels, chains, random)
-    assert not pairs.x_neg.requires_grad
-    assert pairs.x_neg.shape == x_pos.shape
-    term = objective.loss(pairs)
-    assert all(not value.requires_grad and value.ndim == 0 for value in term.metrics.values())
-    term.value.backward()
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    assert all(bool(gradient.isfinite().all()) for gradient in gradients)
-    assert any(bool(gradient.abs().max() > 0) for gradient in gradients)
-
-
-# --- What a run writes -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    small = {"train.steps": 2, "train.batch_size": 4, "train.log_every": 1, "train.sample_every": 2}
-    small |= {"train.sample_count": 1, "energy.channels": 8, "buffer.size": 8, "train.device": "cpu"}
-    return ebmkit.train("digits", small, tmp_path_factory.mktemp("docs") / "run").folder
-
-
-def section(heading: str) -> str:
-    """The text of recipes.md from this heading to the next of the same or a higher level."""
-    text = (DOCS / "recipes.md").read_text(encoding="utf-8")
-    _, found, rest = text.partition(f"\n{heading}\n")
-    assert found, heading
-    level = heading.split(" ")[0]
-    return re.split(rf"^#{{1,{len(level)}}} ", rest, maxsplit=1, flags=re.MULTILINE)[0]
-
-
-def keys_in(text: str) -> list[str]:
-    """What stands in code in the first cell of each row."""
-    return [key for row in re.findall(r"^\| (`[^|]*) \|", text, re.MULTILINE) for key in re.findall(r"`([^`]+)`", row)]
-
-
-def test_metrics_are_documented(run: Path) -> None:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    everyones, others = section("### Metrics").split("The objective and the regularizers add theirs:")
-    assert set(keys_in(everyones)) <= lines[-1].keys()
-    assert lines[-1].keys() <= {*keys_in(everyones), *keys_in(others)}
-
-
-def test_model_metadata_is_documented(run: Path) -> None:
-    with safe_open(run / "model.safetensors", framework="pt") as file:
-        metadata = file.metadata()
-    assert set(keys_in(section("## The model file"))) == metadata.keys()
-
-
-def test_run_folder_is_documented(run: Path) -> None:
-    documented = section("## The run folder")
-    names = {re.sub(r"\d{9}", "N", path.relative_to(run).as_posix()) for path in run.glob("**/*") if path.is_file()}
-    plain = re.sub(r"\d{9}", "N", documented)
-    for name in names:
-        folder, _, file = name.rpartition("/")
-        assert f"`{name}`" in plain or (f"`{folder}/`" in plain and f"`{file}`" in plain), name
-
-
 def rewrite() -> None:
-    """Bring the tables up to date."""
-    for page in DOCS.glob("*.md"):
+    """Bring the blocks up to date."""
+    for page in MADE:
         text = page.read_text(encoding="utf-8")
-        if BLOCK.search(text):
-            page.write_text(with_tables(text), encoding="utf-8")
+        page.write_text(with_blocks(text), encoding="utf-8")
 
 
 if __name__ == "__main__":

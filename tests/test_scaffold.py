@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tomllib
@@ -20,7 +22,8 @@ import ebmkit
 from ebmkit import KINDS, PLUGIN_API
 from ebmkit.errors import BadInput
 from ebmkit.plugins import ENTRY_POINT_GROUP
-from ebmkit.scaffold import new_plugin, writing
+from ebmkit.scaffold import names_of, new_plugin, writing
+from ebmkit.scaffold.names import LONGEST
 from run_helpers import contents, environment, run_cli, run_process, tiny_table, write_recipe, write_shards
 
 PACKAGE_FILES = {"pyproject.toml", "README.md", ".gitignore", ".github/workflows/ci.yml"}
@@ -68,14 +71,12 @@ def test_a_project_is_complete(kind: str, projects: Path) -> None:
 
 
 def test_every_project_passes_its_own_tests(projects: Path) -> None:
-    words = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib")
+    words = ("-m", "pytest", "-v", "-p", "no:cacheprovider", "--import-mode=importlib")
     folders = [projects / f"ebmkit-my-{kind}" for kind in KINDS]
     done = run_process(*words, *folders, cwd=projects, env=installed(projects), module=False)
     assert done.code == 0, done.out + done.err
-    assert "failed" not in done.out
-    collected = run_process(*words, *folders, "--co", cwd=projects, env=installed(projects), module=False)
     for kind in KINDS:
-        tests = [line for line in collected.out.splitlines() if f"test_my_{kind}.py::" in line]
+        tests = [line for line in done.out.splitlines() if f"test_my_{kind}.py::" in line and " PASSED " in line]
         assert [line for line in tests if "Contract::" in line]
         assert [line for line in tests if "Contract::" not in line], "its own equation is tested, too"
 
@@ -127,16 +128,42 @@ def test_all_of_them_are_found_and_train_together(projects: Path, tmp_path: Path
     assert [row["step"] for row in rows] == [1, 2]
 
 
+CHECK_RECIPES = """
+import json, sys
+from ebmkit.cli import main
+for words in json.load(sys.stdin):
+    sys.argv = ["ebmkit", "check", *words]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, words
+"""
+
+
 def test_readme_snippets_bind(projects: Path, tmp_path: Path) -> None:
     digits = tomllib.loads((Path(__file__).parent.parent / "recipes" / "digits.toml").read_text())
+    checks: list[list[str]] = []
     for kind in KINDS:
         readme = (projects / f"ebmkit-my-{kind}" / "README.md").read_text()
         (snippet,) = (part.split("```")[0] for part in readme.split("```toml\n")[1:])
         (train,) = (line for line in readme.splitlines() if line.startswith("ebmkit train "))
+        assert f"my_{kind}" in snippet
+        assert f"my_{kind}" in train
         recipe = write_recipe(tmp_path / f"{kind}.toml", digits | tomllib.loads(snippet))
-        for words in ([str(recipe)], _arguments(train)):
-            done = run_process("check", *words, cwd=tmp_path, env=installed(projects))
-            assert done.code == 0, done.err
+        checks += [[str(recipe)], list(_arguments(train))]
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK_RECIPES],
+        input=json.dumps(checks),
+        env=installed(projects),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2 * len(KINDS)
+    assert "warning" not in done.stderr, "an example sweeps as far as the small recipe needs"
 
 
 def _arguments(command: str) -> Iterator[str]:
@@ -168,8 +195,12 @@ def test_the_command_says_what_it_made_and_what_to_do_next(tmp_path: Path) -> No
     done = run_cli("new-plugin", "regularizer", "gap", cwd=tmp_path)
     assert done.code == 0
     assert "ebmkit_gap/regularizer.py" in done.out
-    for words in ("cd ebmkit-gap", "pip install -e '.[test]'", "pytest", "ebmkit list-plugins", "ebmkit train digits"):
-        assert words in done.out
+    _, _, following = done.out.partition("next:\n")
+    commands = [line.strip() for line in following.splitlines()]
+    assert commands[:3] == ["cd ebmkit-gap", "pip install -e '.[test]'", "pytest"]
+    assert commands[3:5] == ["ebmkit list-plugins", "ebmkit check-plugin ebmkit-gap"]
+    assert commands[5].startswith("ebmkit train digits --run-dir runs/gap --set ")
+    assert len(commands) == 6
     assert "\x1b" not in done.out
     assert done.err == ""
 
@@ -208,6 +239,15 @@ def test_an_empty_folder_may_become_the_project(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 
+def test_the_current_folder_may_become_the_project(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    done = run_process("new-plugin", "sampler", "gap", "--out", ".", cwd=tmp_path / "here")
+    assert done.code == 0, done.err
+    assert (tmp_path / "here" / "pyproject.toml").is_file()
+    # The shell's own folder was replaced: `cd .` would not do in every shell.
+    assert f"  cd {tmp_path / 'here'}\n" in done.out
+
+
 BAD: list[tuple[str, str, str]] = [
     ("samplr", "gap", "did you mean 'sampler'?"),
     ("network", "gap", "use one of energy, sampler"),
@@ -219,7 +259,12 @@ BAD: list[tuple[str, str, str]] = [
     ("sampler", "", "begins with a lower-case letter"),
     ("sampler", "ebmkit-", "begins with a lower-case letter"),
     ("sampler", "g" * 100, "too long"),
-    ("sampler", "sampler", "would name the class Sampler"),
+    ("sampler", "gap__two", "begins with a lower-case letter"),
+    ("sampler", "gap\n", "begins with a lower-case letter"),
+    ("sampler", "sampler", "would name the class Sampler, which Python or ebmkit already has"),
+    ("objective", "buffered-objective", "would name the class BufferedObjective"),
+    ("sampler", "none", "would name the class None"),
+    ("buffer", "exception", "would name the class Exception"),
     ("sampler", "langevin", "sampler 'langevin' is already there, from ebmkit"),
     ("sampler", "wgan", "the module ebmkit_wgan is already there, from "),
 ]
@@ -250,6 +295,87 @@ def test_half_a_project_never_has_the_final_name(tmp_path: Path, monkeypatch: py
         new_plugin("sampler", "gap", tmp_path / "gap")
     assert calls > 3
     assert list(tmp_path.iterdir()) == [], writing.__name__
+
+
+def test_a_folder_that_fills_meanwhile_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, sync = tmp_path / "gap", writing.sync_folder
+
+    def fill(folder: Path) -> None:
+        target.mkdir(exist_ok=True)
+        (target / "precious.txt").write_text("mine")
+        sync(folder)
+
+    monkeypatch.setattr(writing, "sync_folder", fill)
+    with pytest.raises(BadInput, match="cannot be written"):
+        new_plugin("sampler", "gap", target)
+    assert contents(tmp_path) == {"gap/precious.txt": b"mine"}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from ebmkit.scaffold import names_of, new_plugin, writing
+from ebmkit.scaffold.names import LONGEST
+synced = 0
+def sync_file(path):
+    global synced
+    synced += 1
+    if synced == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+writing.sync_file = sync_file
+new_plugin("energy", "gap", Path("gap"))
+"""
+
+
+def test_a_kill_leaves_no_half_project_and_the_next_try_works(tmp_path: Path) -> None:
+    assert run_process("-c", KILLED, cwd=tmp_path, module=False).code == -signal.SIGKILL
+    (half,) = tmp_path.iterdir()
+    assert half.name.startswith(".gap-"), "what is left is hidden, and is no project by its name"
+    assert any(half.rglob("*.*"))
+    assert (new_plugin("energy", "gap", tmp_path / "gap") / "pyproject.toml").is_file()
+
+
+def test_no_name_clashes_with_what_a_project_imports(projects: Path) -> None:
+    imported = set()
+    for path in projects.glob("ebmkit-my-*/**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and not str(node.module).startswith("ebmkit_my_"):
+                imported |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ClassDef) and not node.name.startswith(("My", "TestMy")):
+                imported.add(node.name)
+    classes = {name for name in imported if re.fullmatch(r"([A-Z][a-z]+)+", name)}
+    assert {"BaseOptions", "EnergyContract", "EnergyModel", "Field", "Network", "Options", "Tensor"} <= classes
+    for name in classes:
+        with pytest.raises(BadInput, match=f"would name the class {name}"):
+            names_of("-".join(re.findall("[A-Z][a-z]+", name)).lower())
+
+
+def test_the_longest_names_keep_to_the_line_length(tmp_path: Path) -> None:
+    if importlib.util.find_spec("ruff") is None:
+        pytest.skip("ruff is not installed; pip install -e '.[dev]'")
+    for kind in KINDS:
+        name = f"x{kind}".ljust(LONGEST, "x")
+        new_plugin(kind, name, tmp_path / kind)
+    for words in (["check"], ["format", "--check"]):
+        command = [sys.executable, "-m", "ruff", *words, "--no-cache", str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_it_imports_no_torch(tmp_path: Path) -> None:
+    code = """
+import sys
+from ebmkit.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+assert "ebmkit.scaffold" in sys.modules
+assert "torch" not in sys.modules
+"""
+    done = run_process("-c", code, "new-plugin", "energy", "gap", cwd=tmp_path, module=False)
+    assert done.code == 0, done.err
+    assert (tmp_path / "ebmkit-gap").is_dir()
 
 
 def test_templates_ship_in_the_package() -> None:
