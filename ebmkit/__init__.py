@@ -35,7 +35,18 @@ from ebmkit.run_folder import RunInfo
 from ebmkit.schedule_option import ScheduleOption
 
 if TYPE_CHECKING:
-    from ebmkit.api import check, describe, evaluate, list_plugins, load, save_images, schema, train
+    from ebmkit.api import (
+        check,
+        check_plugin,
+        describe,
+        evaluate,
+        list_plugins,
+        load,
+        new_plugin,
+        save_images,
+        schema,
+        train,
+    )
     from ebmkit.data import make_shards
     from ebmkit.energy_model import EnergyModel
     from ebmkit.model import Model
@@ -46,12 +57,14 @@ _LAZY = {
     "EnergyModel": "ebmkit.energy_model",
     "Model": "ebmkit.model",
     "check": "ebmkit.api",
+    "check_plugin": "ebmkit.api",
     "describe": "ebmkit.api",
     "evaluate": "ebmkit.api",
     "list_plugins": "ebmkit.api",
     "load": "ebmkit.api",
     "save_images": "ebmkit.api",
     "make_shards": "ebmkit.data",
+    "new_plugin": "ebmkit.api",
     "schema": "ebmkit.api",
     "train": "ebmkit.api",
 }
@@ -89,12 +102,14 @@ __all__ = [
     "Tracker",
     "TrainingFailed",
     "check",
+    "check_plugin",
     "describe",
     "evaluate",
     "hookimpl",
     "list_plugins",
     "load",
     "make_shards",
+    "new_plugin",
     "save_images",
     "schema",
     "train",

@@ -11,6 +11,8 @@ from ebmkit import pipeline
 from ebmkit import recipe as recipes
 from ebmkit.console import Silent
 from ebmkit.description import Description, describe_component
+from ebmkit.errors import PluginMissing
+from ebmkit.plugins import BrokenPlugin, LoadedPlugin
 from ebmkit.recipe import Recipe
 from ebmkit.recipe_schema import recipe_schema
 from ebmkit.registry import default_registry
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ebmkit.model import Model
-    from ebmkit.plugins import BrokenPlugin, Registered
+    from ebmkit.plugins import Registered
+    from ebmkit.testing.checking import Finding
     from ebmkit.trainer import Outcome, View
 
 _log = logging.getLogger("ebmkit")
@@ -92,6 +95,31 @@ def list_plugins() -> tuple[list[Registered], list[BrokenPlugin]]:
 def describe(kind: str, name: str) -> Description:
     """A component's docstring, options and origin; raises `PluginMissing`."""
     return describe_component(default_registry().find(kind, name))
+
+
+def new_plugin(kind: str, name: str, out: str | Path | None = None) -> Path:
+    """Write a complete plugin project into a new folder (by default `ebmkit-NAME`), and return that folder.
+
+    Raises `BadInput` for an unknown kind, a name that cannot be used, and a folder that is not empty.
+    """
+    from ebmkit import scaffold
+
+    return scaffold.new_plugin(kind, name, None if out is None else Path(out))
+
+
+def check_plugin(name: str, image_shape: tuple[int, int, int] | None = None) -> list[Finding]:
+    """What the contracts say of a distribution, plugin or module, rule by rule, as `ebmkit check-plugin` does.
+
+    Raises `BadInput` where nothing has this name, and `PluginMissing` with the reason for a plugin that does not load.
+    """
+    from ebmkit.testing.checking import check_plugins
+    from ebmkit.testing.finding import find_plugins
+
+    plugins = find_plugins(name)
+    for plugin in plugins:
+        if isinstance(plugin, BrokenPlugin):
+            raise PluginMissing(f"{plugin.plugin} ({plugin.distribution} {plugin.version}): {plugin.reason}")
+    return list(check_plugins([plugin for plugin in plugins if isinstance(plugin, LoadedPlugin)], image_shape))
 
 
 def schema() -> dict[str, Any]:

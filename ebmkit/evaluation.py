@@ -75,7 +75,7 @@ def _tell_trackers(model: Model, results: dict[str, Any], say: Callable[[str], N
     except BadInput as error:
         say(f"warning: the run's trackers were not told of this evaluation: {error}")
         return
-    fatal = recipe.train.hook_errors == "fatal"
-    hooks = Lifecycle(default_registry(), recipe.trackers, RunInfo(run.folder, recipe.to_table()), say, fatal)
+    # Never fatal: the numbers are there, and no run is to be ended.
+    hooks = Lifecycle(default_registry(), recipe.trackers, RunInfo(run.folder, recipe.to_table()), say)
     hooks.build(recipe.context(model.device))
     hooks.call("ebmkit_evaluation", step=int(model.metadata["steps"]), results=results)

@@ -38,7 +38,7 @@ class Lifecycle:
     """The lifecycle hooks of one run: those of every installed plugin's module, and the recipe's trackers.
 
     Each gets copies. A hook that raises is reported by `say`, its traceback is written to the run folder, and its
-    plugin is called no more; with `fatal`, `HookFailed` is raised as well.
+    plugin is called no more in this process; with `fatal`, `HookFailed` is raised as well.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Lifecycle:
                 raise HookFailed(
                     f"{message}; train.hook_errors = 'fatal' ends the run, which --resume goes on with"
                 ) from error
-            self.say(f"warning: {message}; it is called no more in this run")
+            self.say(f"warning: {message}; it is called no more in this process")
 
 
 @contextmanager

@@ -95,7 +95,7 @@ class TrainOptions(BaseOptions):
     hook_errors: Literal["disable", "fatal"] = Field(
         default="disable",
         description="What follows when a plugin's hook raises an error: 'disable' reports it and calls that plugin no "
-        "more in this run, 'fatal' ends the run after a checkpoint.",
+        "more in this process, 'fatal' ends training after a checkpoint.",
     )
     threads: int | None = Field(
         default=None, ge=1, le=1024, description="CPU threads of torch; by default as many as torch chooses."

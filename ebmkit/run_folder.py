@@ -84,15 +84,19 @@ class RunFolder:
 
     @contextmanager
     def discarded_if_empty(self) -> Iterator[None]:
-        """Remove the folder again if an error comes before anything was trained, so that the next try may have it."""
+        """Remove the folder again if an error comes before anything was trained, so that the next try may have it.
+
+        Where a plugin has written something, it stays a run, which --resume begins at its first step.
+        """
         try:
             yield
         except BaseException:
-            if not self.metrics.exists() and not self.model.exists() and not self.complete_checkpoints():
-                self.clean()
+            self.clean()
+            ours = {self.recipe, self.lock, self.samples, self.checkpoints}
+            written = [*self.samples.iterdir(), *self.complete_checkpoints()]
+            if ours.issuperset(self.folder.iterdir()) and not written:
                 for path in (self.recipe, self.lock):
                     path.unlink(missing_ok=True)
-                # Whatever else stands in the folder stays, and the folder with it.
                 for folder in (self.samples, self.checkpoints, self.folder):
                     with suppress(OSError):
                         folder.rmdir()

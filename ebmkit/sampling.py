@@ -24,7 +24,9 @@ def sweep(
     """
     for step in range(time_steps, 0, -1):
         t = torch.full((x.shape[0],), step, dtype=torch.int64, device=x.device)
-        x = sampler.refine(energy, x, t, noise)
+        # As in training: samplers switch gradients on where they need them.
+        with torch.no_grad():
+            x = sampler.refine(energy, x, t, noise)
         if observe is not None:
             observe(step, x)
     return x

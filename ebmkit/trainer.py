@@ -187,7 +187,8 @@ class Trainer:
                 alone = sum(other.name == regularizer.name for other in self.regularizers) == 1
                 source = regularizer.name if alone else f"{regularizer.name}.{number}"
                 metrics |= {f"{source}/{name}": value for name, value in term.metrics.items()}
-        return loss, {"loss": loss.detach(), **metrics}
+        # The loss comes first in every row, and no component's metric of that name takes its place.
+        return loss, {"loss": loss.detach()} | metrics | {"loss": loss.detach()}
 
     def _require_finite(self) -> None:
         if not bool(self.all_finite):
@@ -203,6 +204,7 @@ class Trainer:
         self._require_finite()
         row: dict[str, float] = {"step": self.step, "images": self.images_seen}
         row |= {name: float(value) for name, value in metrics.items()}
+        row |= {"step": self.step, "images": self.images_seen}
         row["images_per_second"] = round(images_per_second, 1)
         row["skipped_images"] = self.data.skipped
         with self.run.metrics.open("a", encoding="utf-8") as file:

@@ -903,6 +903,14 @@ class DetachesTheLoss(GoodObjective):
         return Term(super().loss(pairs).value.detach(), {})
 
 
+@breaks("the loss is a term", "has the name of one of ebmkit's own numbers")
+class TakesAName(GoodObjective):
+    """Calls a metric `step`."""
+
+    def loss(self, pairs: Pairs) -> Term:
+        return Term(super().loss(pairs).value, {"step": torch.zeros(())})
+
+
 @breaks("gives whole pairs", "t must be in 1..4")
 class ShiftsTime(GoodObjective):
     """Counts time steps from 0."""

@@ -156,3 +156,16 @@ def test_save_images_writes_what_sample_writes(outcome: Outcome, tmp_path: Path)
     assert len(list((tmp_path / "folder").glob("*.png"))) == 3
     with pytest.raises(ebmkit.BadInput, match="not overwritten"):
         ebmkit.save_images(images, tmp_path / "images.npz")
+
+
+def test_plugins_are_made_and_checked(tmp_path: Path) -> None:
+    folder = ebmkit.new_plugin("schedule", "halving", tmp_path / "mine")
+    assert folder == tmp_path / "mine"
+    assert (folder / "pyproject.toml").is_file()
+    with pytest.raises(ebmkit.BadInput, match="never overwritten"):
+        ebmkit.new_plugin("schedule", "halving", tmp_path / "mine")
+    findings = ebmkit.check_plugin("ebmkit-contrastive")
+    assert {finding.subject for finding in findings} == {"objective contrastive_divergence"}
+    assert {finding.outcome for finding in findings} == {"passed"}
+    with pytest.raises(ebmkit.BadInput, match="no distribution, plugin or module"):
+        ebmkit.check_plugin("ebmkit-nothing")

@@ -228,11 +228,11 @@ def test_a_hook_that_raises_is_reported_and_called_no_more(tmp_path: Path, shard
     where = f"(module {__name__})"
     assert said == [
         f"warning: tracker 'unbuildable' {where}: its constructor raised OSError: no server (traceback: {log}); "
-        "it is called no more in this run",
+        "it is called no more in this process",
         f"warning: tracker 'exiting' {where}: ebmkit_train_begin raised SystemExit: 3 (traceback: {log}); "
-        "it is called no more in this run",
+        "it is called no more in this process",
         f"warning: tracker 'failing' {where}: ebmkit_step_end raised RuntimeError: the disk is full "
-        f"(traceback: {log}); it is called no more in this run",
+        f"(traceback: {log}); it is called no more in this process",
     ]
     assert "in ebmkit_step_end\n    raise RuntimeError" in log.read_text()
     assert heard[-1] == ("end", 4, True)
@@ -353,6 +353,67 @@ def test_evaluation_tells_the_trackers_of_the_run(tmp_path: Path, shards: str) -
     assert evaluate(tmp_path, copy).code == 0
     assert contents(tmp_path / "run") == before
     assert [path.name for path in copy.parent.iterdir()] == ["model.safetensors"]
+
+
+MOODY = """
+import os
+from ebmkit import hookimpl
+PLUGIN_API = 1
+
+def fail(hook):
+    if os.environ.get("FAIL") == hook:
+        raise ValueError("in a mood")
+
+@hookimpl
+def ebmkit_train_begin(run):
+    fail("begin")
+
+@hookimpl
+def ebmkit_evaluation(run):
+    fail("evaluation")
+"""
+
+
+def test_what_a_failing_hook_leaves_can_be_used(tmp_path: Path, shards: str) -> None:
+    from run_helpers import environment, run_process
+    from test_plugins import install
+
+    install(tmp_path, "moody", "moody", MOODY)
+    recipe = write_recipe(tmp_path / "mine.toml", table_of(shards, train__steps=2, train__hook_errors="fatal"))
+
+    def command(*words: object, fail: str = "") -> Result:
+        return run_process(*words, cwd=tmp_path, env=environment(PYTHONPATH=str(tmp_path), FAIL=fail))
+
+    train = ("train", recipe, "--run-dir", "run")
+    done = command(*train, fail="begin")
+    assert done.code == 1
+    assert "ebmkit_train_begin raised ValueError: in a mood" in done.err
+    assert "Traceback" not in done.err
+    # The message promises --resume, and the log of errors is kept.
+    assert command(*train, "--resume").code == 0
+    assert "in a mood" in (tmp_path / "run" / ERROR_LOG).read_text()
+
+    done = command("evaluate", "run/model.safetensors", "--count", "4", "--json", fail="evaluation")
+    assert done.code == 0
+    assert json.loads(done.out)["samples"] == 4
+    assert "warning: plugin 'moody' (moody 1.2): ebmkit_evaluation raised ValueError: in a mood" in done.err
+
+
+def test_no_component_can_overwrite_the_run_s_own_numbers(
+    tmp_path: Path, shards: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = new_trainer(tmp_path / "run", tiny_recipe(shards, train__steps=2))
+    loss = trainer.objective.loss
+
+    def named(pairs: ebmkit.Pairs) -> ebmkit.Term:
+        taken = {name: torch.tensor(-77.0) for name in ("step", "images", "loss", "gradient_norm", "learning_rate")}
+        return ebmkit.Term(loss(pairs).value, taken)
+
+    monkeypatch.setattr(trainer.objective, "loss", named)
+    trainer.train()
+    rows = metrics_of(tmp_path / "run")
+    assert [(row["step"], row["images"]) for row in rows] == [(1, 8), (2, 16)]
+    assert all(value != -77.0 for row in rows for value in row.values())
 
 
 def test_a_model_needs_no_tracker(tmp_path: Path, shards: str) -> None:

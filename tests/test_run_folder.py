@@ -179,7 +179,9 @@ def test_someone_elses_file_is_never_discarded(run: RunFolder) -> None:
     (run.folder / "notes.txt").write_text("mine")
     with pytest.raises(BadInput), run.discarded_if_empty():
         raise BadInput("bad shards")
-    assert contents(run.folder) == {"notes.txt": b"mine"}
+    # It stays a run, so that --resume can begin it; a folder that can be neither resumed nor used would be a trap.
+    assert contents(run.folder) == {"notes.txt": b"mine", "recipe.toml": b"seed = 1\n"}
+    run.require()
 
 
 def test_writing_atomically(tmp_path: Path) -> None:

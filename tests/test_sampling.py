@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from ebmkit import BadInput, Context
+from ebmkit import BadInput, Context, Sampler
 from ebmkit.model import Model, load_model
 from ebmkit.noise import GeneratorNoise, PerImageNoise, generator, stream_seed
 from ebmkit.registry import default_registry
@@ -202,3 +203,20 @@ def test_samples_of_a_loaded_file_are_those_of_the_training_grid(model: Model, t
     images = load_model(folder / "model.safetensors", "cpu").sample(4, seed=recipe.seed)
     save_grid(tmp_path / "again.png", images)
     assert Image.open(tmp_path / "again.png").tobytes() == Image.open(folder / "samples/step-000000002.png").tobytes()
+
+
+def test_samplers_are_called_with_gradients_switched_off_as_in_training(model: Model) -> None:
+    seen = []
+
+    class Looks(Sampler):
+        name = "looks"
+        steps = 1
+
+        def refine(self, energy: Any, x: Tensor, t: Tensor, noise: Any) -> Tensor:
+            seen.append(torch.is_grad_enabled())
+            return x
+
+    sampler = Looks(Looks.Options(), model.recipe.context())
+    sweep(model.energy, sampler, torch.zeros(1, *model.image_shape), 3, GeneratorNoise(torch.Generator()))
+    assert seen == [False] * 3
+    assert torch.is_grad_enabled()

@@ -41,6 +41,7 @@ def new_plugin(
         "pip install -e '.[test]'",
         "pytest",
         "ebmkit list-plugins",
+        f"ebmkit check-plugin {names.distribution}",
         train_command(kind, names),
     ]
     target.print("next:\n" + "\n".join(f"  {command}" for command in commands), markup=False)

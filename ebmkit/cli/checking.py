@@ -16,7 +16,6 @@ from ebmkit.console import console, progress_bar
 
 if TYPE_CHECKING:
     from ebmkit.plugins import BrokenPlugin, LoadedPlugin
-    from ebmkit.registry import Registry
     from ebmkit.testing.checking import Finding, Outcome
 
 WORDS: dict[Outcome, str] = {"passed": "kept", "failed": "BROKEN", "skipped": "does not apply"}
@@ -37,17 +36,14 @@ def check_plugin(
 
     Example: ebmkit check-plugin ebmkit-wgan
     """
-    from ebmkit.plugins import BrokenPlugin, discover
-    from ebmkit.registry import Registry
+    from ebmkit.plugins import BrokenPlugin
     from ebmkit.testing.finding import find_plugins
 
     plugins = find_plugins(name)
-    installed = list(discover())
-    registry = Registry([*installed, *(p for p in plugins if p not in installed)])
     shape = None if image_size is None else (channels, image_size, image_size)
     broken = [plugin for plugin in plugins if isinstance(plugin, BrokenPlugin)]
     loaded = [plugin for plugin in plugins if not isinstance(plugin, BrokenPlugin)]
-    findings = _run(loaded, registry, shape)
+    findings = _run(loaded, shape)
     if as_json:
         rows = [asdict(finding) for finding in findings]
         typer.echo(json.dumps({"broken": [asdict(plugin) for plugin in broken], "findings": rows}, indent=2))
@@ -57,16 +53,15 @@ def check_plugin(
         sys.exit(1)
 
 
-def _run(plugins: list[LoadedPlugin], registry: Registry, shape: tuple[int, int, int] | None) -> list[Finding]:
-    from ebmkit.testing.checking import check_plugin as check
+def _run(plugins: list[LoadedPlugin], shape: tuple[int, int, int] | None) -> list[Finding]:
+    from ebmkit.testing.checking import check_plugins
 
     findings: list[Finding] = []
     with progress_bar(console(stderr=True)) as progress:
         task = progress.add_task("checking", total=None, unit="rules")
-        for plugin in plugins:
-            for finding in check(plugin, registry, shape):
-                findings.append(finding)
-                progress.update(task, completed=len(findings), description=f"checking {finding.subject}")
+        for finding in check_plugins(plugins, shape):
+            findings.append(finding)
+            progress.update(task, completed=len(findings), description=f"checking {finding.subject}")
     return findings
 
 

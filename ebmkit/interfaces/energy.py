@@ -18,7 +18,7 @@ class Energy(Component):
     twice_differentiable: ClassVar[bool] = True
     """The network can be differentiated by `x` and then by its parameters, which gradient penalties do.
 
-    Set to False, it makes `ebmkit check` refuse recipes with a regularizer that `needs_double_backward`.
+    Set to False, it makes `ebmkit check` refuse recipes with a regularizer or objective that `needs_double_backward`.
     """
 
     @abstractmethod

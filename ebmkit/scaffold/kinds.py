@@ -49,7 +49,8 @@ KIND_TEXTS: Mapping[str, KindTexts] = {
     ),
     "regularizer": KindTexts(
         summary="The example keeps the energies of data and samples together.",
-        recipe='[[regularizers]]\nuse = "wgan_lp"\nweight = 10.0\n\n[[regularizers]]\nuse = "$component"\nweight = 0.01',
+        recipe='[[regularizers]]\nuse = "wgan_lp"\nweight = 10.0\n\n'
+        '[[regularizers]]\nuse = "$component"\nweight = 0.01',
         set_value='regularizers=[{ use = "wgan_lp", weight = 10.0 }, { use = "$component" }]',
         change="""\
 - The equation in `penalty`. Set `needs_double_backward = True` on the class if it differentiates a gradient by `x`.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from unittest import SkipTest
 
-from ebmkit.plugins import LoadedPlugin, Registered, lifecycle_hooks, told
+from ebmkit.plugins import LoadedPlugin, Registered, discover, lifecycle_hooks, told
 from ebmkit.registry import Registry
 from ebmkit.testing import CONTRACTS, HooksContract, rules
 from ebmkit.testing.contract import ContractBroken
@@ -28,10 +28,19 @@ class Finding:
     message: str = ""
 
 
-def check_plugin(
-    plugin: LoadedPlugin, registry: Registry, image_shape: tuple[int, int, int] | None = None
+def check_plugins(
+    plugins: Iterable[LoadedPlugin], image_shape: tuple[int, int, int] | None = None
 ) -> Iterator[Finding]:
-    """Every rule for every component of a plugin, and for the lifecycle hooks of its module, one after the other."""
+    """Every rule for every component of some plugins, and for the lifecycle hooks of their modules, one by one."""
+    plugins, installed = list(plugins), list(discover())
+    registry = Registry([*installed, *(plugin for plugin in plugins if plugin not in installed)])
+    for plugin in plugins:
+        yield from _check_plugin(plugin, registry, image_shape)
+
+
+def _check_plugin(
+    plugin: LoadedPlugin, registry: Registry, image_shape: tuple[int, int, int] | None
+) -> Iterator[Finding]:
     for item in plugin.components:
         yield from check_component(item, registry, image_shape)
     if lifecycle_hooks(plugin.module):

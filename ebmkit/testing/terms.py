@@ -13,6 +13,10 @@ from ebmkit.testing.analytic import gaussian, photographs, time_steps_of
 from ebmkit.testing.contract import require
 
 BATCH = 4
+RESERVED = frozenset(
+    {"step", "images", "loss", "gradient_norm", "learning_rate", "images_per_second", "skipped_images"}
+)
+"""The metrics of every run."""
 
 
 def make_pairs(
@@ -38,6 +42,10 @@ def require_term(term: Any, what: str) -> Term:
         f"the value of {what} has no graph to the parameters: it would train nothing; do not detach it",
     )
     for name, metric in term.metrics.items():
+        require(
+            name not in RESERVED,
+            f"metric '{name}' of {what} has the name of one of ebmkit's own numbers in metrics.jsonl: choose another",
+        )
         require(
             isinstance(metric, Tensor) and metric.ndim == 0,
             f"metric '{name}' of {what} must be a scalar tensor, not {_kind(metric)}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,10 @@ class Csv(Tracker):
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Evaluations are processes of their own: several at once must not undo each other's rows."""
-    with (folder / f".{EVALUATIONS}.lock").open("w") as file:
-        fcntl.lockf(file, fcntl.LOCK_EX)
+    # The folder itself is locked: a lock file could be cleared away while it is held.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)
