@@ -755,6 +755,18 @@ class DropsAtPythonRandom(GoodRegularizer):
         return super().squared(pairs) * (0.5 + random.random())
 
 
+@breaks("randomness comes from the generator", "keep nothing on self")
+class RemembersTheLast(GoodRegularizer):
+    """Averages over calls, which no checkpoint saves."""
+
+    last = 0.0
+
+    def squared(self, pairs: Pairs, create_graph: bool = True) -> Tensor:
+        value = super().squared(pairs) + self.last
+        self.last = float(value.detach().mean())
+        return value
+
+
 @breaks("the penalty leaves no trace", "leaves gradients at the parameters")
 class Accumulates(GoodRegularizer):
     """Calls backward itself."""
@@ -946,6 +958,18 @@ class AugmentsAtRandom(GoodObjective):
 
     def pairs(self, energy: EnergyFunction, x_pos: Tensor, *args: Any) -> Pairs:
         return super().pairs(energy, x_pos + 0.01 * torch.randn_like(x_pos), *args)
+
+
+@breaks("randomness comes from the generator", "keep nothing on self")
+class CentresByAMovingMean(GoodObjective):
+    """Subtracts a moving mean, which no checkpoint saves."""
+
+    mean = 0.0
+
+    def loss(self, pairs: Pairs) -> Term:
+        value = super().loss(pairs).value
+        self.mean = 0.9 * self.mean + 0.1 * float(value.detach()) + 0.1
+        return Term(value * (1 + self.mean), {})
 
 
 @breaks("double backward is declared", "set needs_double_backward = True")

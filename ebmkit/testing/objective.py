@@ -91,16 +91,20 @@ class ObjectiveContract(Contract):
         )
 
     def test_randomness_comes_from_the_generator(self) -> None:
-        """The same generator gives the same pairs and the same loss, and no global random state is used."""
-        energy = self.network().train()
+        """Equal generators give the same pairs and loss, call after call; no global random state is used."""
+        energy, objective = self.network().train(), self.build()
         with unchanged_globals("the objective"):
-            first = self.pairs(energy, self.images(), 3)
-            value = self.build().loss(first).value
+            first = self.pairs(energy, self.images(), 3, objective)
+            value = objective.loss(first).value
         with seeded(99):
-            second = self.pairs(energy, self.images(), 3)
-            again = self.build().loss(second).value
+            second = self.pairs(energy, self.images(), 3, objective)
+            again = objective.loss(second).value
         same = torch.equal(first.x_neg, second.x_neg) and torch.equal(first.t, second.t) and torch.equal(value, again)
-        require(same, "equal generators give other pairs or another loss: take random numbers from the generator only")
+        require(
+            same,
+            "a second call with an equal generator gives other pairs or another loss: take random numbers from the "
+            "generator only, and keep nothing on self, which would be lost when a run is resumed",
+        )
 
     def test_the_loss_leaves_no_trace(self) -> None:
         """Pairs, gradients and the network's mode are as they were before `loss`."""

@@ -91,21 +91,22 @@ class RegularizerContract(Contract):
         require(reached, "no parameter gets a gradient from the penalty: it would train nothing")
 
     def test_randomness_comes_from_the_generator(self) -> None:
-        """The same generator gives the same penalty, bit for bit, and no global random state is used."""
-        model = self.network(SCALES[-1])
+        """Equal generators give the same penalty, bit for bit and call after call; no global random state is used."""
+        model, regularizer = self.network(SCALES[-1]), self.build()
         if self._changes_network():
             model.eval()
         if self.penalty(self.pairs(model)) is None:
             skip("no penalty: it changes the network only")
         with unchanged_globals("penalty"):
-            first = self.penalty(self.pairs(model), 3)
+            first = self.penalty(self.pairs(model), 3, regularizer)
         with seeded(99):
-            second = self.penalty(self.pairs(model), 3)
+            second = self.penalty(self.pairs(model), 3, regularizer)
         assert first is not None
         assert second is not None
         require(
             torch.equal(first.value, second.value),
-            "equal generators give other penalties: take every random number from the generator, keep no state",
+            "a second call with an equal generator gives another penalty: take every random number from the generator, "
+            "and keep nothing on self, which would be lost when a run is resumed",
         )
 
     def test_the_penalty_leaves_no_trace(self) -> None:
