@@ -16,7 +16,7 @@ from ebmkit.testing.analytic import Bowl, OnceDifferentiable, photographs, small
 from ebmkit.testing.contract import Contract, require
 from ebmkit.testing.globals import seeded, unchanged_globals
 from ebmkit.testing.numeric import parameter_gradient, trainable
-from ebmkit.testing.terms import BATCH, differentiates_twice, require_term, require_untouched
+from ebmkit.testing.terms import BATCH, RESERVED, differentiates_twice, require_term, require_untouched
 
 
 class ObjectiveContract(Contract):
@@ -67,7 +67,14 @@ class ObjectiveContract(Contract):
     def test_the_loss_is_a_term(self) -> None:
         """`loss` gives a finite scalar with a graph, and detached scalar metrics."""
         pairs = self.pairs(self.network().train(), self.images())
-        require_term(self.build().loss(pairs), "the loss")
+        term = require_term(self.build().loss(pairs), "the loss")
+        # Those of regularizers stand under the regularizer's name.
+        taken = sorted(RESERVED & term.metrics.keys())
+        require(
+            not taken,
+            f"metric '{', '.join(taken)}' of the loss has the name of one of ebmkit's own numbers in metrics.jsonl: "
+            "choose another",
+        )
 
     def test_the_loss_trains_the_parameters(self) -> None:
         """The loss reaches the parameters, with finite gradients."""

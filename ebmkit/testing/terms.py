@@ -43,10 +43,6 @@ def require_term(term: Any, what: str) -> Term:
     )
     for name, metric in term.metrics.items():
         require(
-            name not in RESERVED,
-            f"metric '{name}' of {what} has the name of one of ebmkit's own numbers in metrics.jsonl: choose another",
-        )
-        require(
             isinstance(metric, Tensor) and metric.ndim == 0,
             f"metric '{name}' of {what} must be a scalar tensor, not {_kind(metric)}",
         )
