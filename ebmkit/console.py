@@ -9,9 +9,9 @@ from types import TracebackType
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 LABELS = {
     "images_per_second": "images/s",
@@ -86,7 +86,8 @@ class LiveView:
         table = Table.grid(padding=(0, 3))
         shown = {LABELS[name]: self.row[name] for name in LABELS if name in self.row}
         shown |= {name: value for name, value in self.row.items() if name not in LABELS and name not in HIDDEN}
-        cells = [f"[dim]{escape(name)}[/dim] {value:.5g}" for name, value in shown.items()]
+        # Not as markup: rich would show it as it is beside a message that is printed without markup.
+        cells = [Text.assemble((name, "dim"), f" {value:.5g}") for name, value in shown.items()]
         for first in range(0, len(cells), 3):
             table.add_row(*cells[first : first + 3])
         return Group(self.progress, table)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+
+_TEMPORARY = re.compile(r"\..+-[0-9a-f]{8}(\.\w+)?\Z")
 
 
 def sync_folder(folder: Path) -> None:
@@ -36,6 +39,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether `write_atomically` gives such names to files that it has not finished."""
+    return _TEMPORARY.match(name) is not None
 
 
 def _umask() -> int:

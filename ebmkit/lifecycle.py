@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pluggy
@@ -38,7 +39,7 @@ class Lifecycle:
     """The lifecycle hooks of one run: those of every installed plugin's module, and the recipe's trackers.
 
     Each gets copies. A hook that raises is reported by `say`, its traceback is written to the run folder, and its
-    plugin is called no more in this process; with `fatal`, `HookFailed` is raised as well.
+    plugin is called no more in this process; with `fatal`, `end_if_failed` raises `HookFailed` as well.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Lifecycle:
         fatal: bool = False,
     ) -> None:
         self.run, self.say, self.fatal = run, say, fatal
+        self.failure: HookFailed | None = None
         self.watchers: list[_Watcher] = []
         for plugin in registry.loaded:
             self._watch(f"plugin '{plugin.plugin}' ({plugin.distribution} {plugin.version})", plugin.module)
@@ -71,6 +73,11 @@ class Lifecycle:
                 with self._guarded(watcher.label, hook, watcher):
                     getattr(watcher.manager.hook, hook)(run=deepcopy(self.run), **mine)
 
+    def end_if_failed(self) -> None:
+        """Raise the first failure of a fatal hook, where everyone else has been called and all is written."""
+        if self.failure is not None:
+            raise self.failure
+
     def listens(self, hook: str) -> bool:
         """Whether anything implements `hook`; what only hooks need is not computed otherwise."""
         return any(watcher.active and hook in watcher.hooks for watcher in self.watchers)
@@ -91,19 +98,23 @@ class Lifecycle:
         try:
             with _undisturbed():
                 yield
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the plugin's code may raise anything
             if watcher is not None:
                 watcher.active = False
             with suppress(OSError), (self.run.folder / ERROR_LOG).open("a", encoding="utf-8") as log:
-                log.write(f"{label}, {what}:\n{''.join(traceback.format_exception(error))}\n")
+                when = datetime.now().astimezone().isoformat(timespec="seconds")
+                log.write(f"{when} {label}, {what}:\n{''.join(traceback.format_exception(error))}\n")
             message = f"{label}: {what} raised {told(error)} (traceback: {self.run.folder / ERROR_LOG})"
-            if self.fatal:
-                # Once is enough: what the end of the run still calls is only reported.
-                self.fatal = False
-                raise HookFailed(
-                    f"{message}; train.hook_errors = 'fatal' ends the run, which --resume goes on with"
-                ) from error
-            self.say(f"warning: {message}; it is called no more in this process")
+            if not self.fatal:
+                self.say(f"warning: {message}; it is called no more in this process")
+                return
+            # Once is enough: what the end of the run still calls is only reported.
+            self.fatal = False
+            self.failure = HookFailed(
+                f"{message}; train.hook_errors = 'fatal' ends the run. Once the plugin is mended, or with "
+                "--set train.hook_errors=disable, --resume goes on with it"
+            )
+            self.failure.__cause__ = error
 
 
 @contextmanager

@@ -191,7 +191,7 @@ def _recipe_of(path: Path, metadata: Mapping[str, str]) -> Recipe:
             default_registry().find(kind, name)
         except PluginMissing as error:
             raise PluginMissing(
-                f"{path}: needs {kind} '{name}' from {source}, which is not installed: {error}"
+                f"{path}: needs {kind} '{name}' from {source}, which cannot be used here: {error}"
             ) from error
     if metadata.get("plugin_api") != str(PLUGIN_API):
         raise BadInput(

@@ -27,7 +27,10 @@ def cross_check(recipe: Recipe, source: str, world_size: int = 1) -> list[str]:
     context = recipe.context(world_size=world_size)
     problems: list[Problem] = []
     for path, part in recipe.parts.items():
-        for message in part.component.problems(part.options, context):
+        told = part.component.problems(part.options, context)
+        if not isinstance(told, list | tuple):
+            told = [f"use: problems() of {part.kind} '{part.name}' must return a list of sentences, not {told!r}"]
+        for message in told:
             key, colon, text = message.partition(": ")
             if colon and (key == "use" or key in type(part.options).model_fields):
                 problems.append(Problem(f"{path}.{key}", text))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -72,20 +74,26 @@ def discover() -> Iterator[LoadedPlugin | BrokenPlugin]:
 
     pluggy's own entry-point loader stops at the first plugin that fails; here each is loaded alone.
     """
-    disabled = {name.strip() for name in os.environ.get(DISABLE_VARIABLE, "").split(",")}
+    disabled = {canonical(name) for name in re.split(r"[,\s]+", os.environ.get(DISABLE_VARIABLE, ""))}
     seen: set[tuple[str, str]] = set()
     for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda e: (e.name, e.value)):
         # An editable install next to its source folder can list one entry point twice.
         if (entry.name, entry.value) in seen:
             continue
         seen.add((entry.name, entry.value))
-        yield (_broken(entry, f"disabled by {DISABLE_VARIABLE}") if entry.name in disabled else load_entry_point(entry))
+        yield (
+            _broken(entry, f"disabled by {DISABLE_VARIABLE}")
+            if canonical(entry.name) in disabled
+            else load_entry_point(entry)
+        )
 
 
 def load_entry_point(entry: EntryPoint) -> LoadedPlugin | BrokenPlugin:
     """Import one plugin and collect its components; any fault makes it a `BrokenPlugin`."""
     try:
-        module = entry.load()
+        # What a plugin prints must not stand in the output of a command.
+        with contextlib.redirect_stdout(sys.stderr):
+            module = entry.load()
         distribution, version = _source(entry)
         components = tuple(components_of(module, entry.name, distribution, version))
     except PluginFault as fault:
@@ -134,8 +142,16 @@ def _check_class(component: Any, kind: str, hook: str) -> None:
     options = getattr(component, "Options", None)
     if not (inspect.isclass(options) and issubclass(options, BaseOptions)):
         raise PluginFault(f"{where}.Options must be a subclass of ebmkit.BaseOptions")
+    if kind == "regularizer" and not {"prepare", "penalty"} & _own_members(component, interface):
+        raise PluginFault(f"{where} has neither prepare nor penalty, and would regularize nothing; mind the spelling")
     if kind == "tracker" and not _implemented(new_manager(), component, where, f"{where}."):
         raise PluginFault(f"{where} implements no lifecycle hook of ebmkit")
+
+
+def _own_members(component: type, interface: type) -> set[str]:
+    """What a class and its bases below the interface define themselves."""
+    own = component.__mro__[: component.__mro__.index(interface)]
+    return {name for base in own for name in vars(base)}
 
 
 def _implemented(manager: pluggy.PluginManager, plugin: Any, label: str = "it", its: str = "its ") -> set[str]:
@@ -177,6 +193,11 @@ def lifecycle_hooks(watcher: object) -> tuple[str, ...]:
     manager = new_manager()
     manager.register(watcher)
     return tuple(hook for hook in hookspecs.LIFECYCLE_HOOKS if getattr(manager.hook, hook).get_hookimpls())
+
+
+def canonical(name: str) -> str:
+    """Names of plugins, distributions and modules that differ in case, `-`, `_` and `.` only are the same."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def told(error: BaseException) -> str:

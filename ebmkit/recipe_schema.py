@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ebmkit.interfaces import BaseOptions
+from ebmkit.plugins import Registered
 from ebmkit.recipe import LISTS, MAX_SEED, MAX_TIME_STEPS, PARTS, SECTIONS
 from ebmkit.registry import Registry
 from ebmkit.schedule_option import SCHEDULE_TABLE
@@ -25,7 +26,9 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
     for key, model in SECTIONS.items():
         properties[key] = _options(model)
     for kind in (*LISTS.values(), "schedule", *PARTS):
-        definitions[kind] = {"oneOf": [_part(registry, kind, name) for name in registry.names(kind)]}
+        # A name that two plugins claim is no name that a recipe can use.
+        found = [_part(item) for item in registry if item.kind == kind and not registry.is_ambiguous(kind, item.name)]
+        definitions[kind] = {"oneOf": found}
     properties |= {kind: {"$ref": f"#/$defs/{kind}"} for kind in PARTS}
     properties |= {key: {"type": "array", "items": {"$ref": f"#/$defs/{kind}"}} for key, kind in LISTS.items()}
     return {
@@ -39,12 +42,12 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
     }
 
 
-def _part(registry: Registry, kind: str, name: str) -> dict[str, Any]:
-    component = registry.component(kind, name)
+def _part(item: Registered) -> dict[str, Any]:
+    component: Any = item.component
     schema = _options(component.Options)
-    schema["title"] = f"{kind} {name}"
+    schema["title"] = f"{item.kind} {item.name}"
     schema["description"] = (component.__doc__ or "").split("\n")[0]
-    schema["properties"] = {"use": {"const": name}, **schema.get("properties", {})}
+    schema["properties"] = {"use": {"const": item.name}, **schema.get("properties", {})}
     schema["required"] = ["use", *schema.get("required", [])]
     return schema
 

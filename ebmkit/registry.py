@@ -49,6 +49,10 @@ class Registry:
         """For each name that more than one plugin provides, who does, and the way out."""
         return [_ambiguity(*key, found) for key, found in sorted(self._found.items()) if len(found) > 1]
 
+    def is_ambiguous(self, kind: str, name: str) -> bool:
+        """Whether more than one plugin provides this kind and name."""
+        return len(self._found.get((kind, name), [])) > 1
+
     def names(self, kind: str) -> list[str]:
         """The names of a kind's components, sorted."""
         return sorted(name for k, name in self._found if k == kind)
@@ -66,6 +70,7 @@ class Registry:
             names = ", ".join(self.names(kind)) or "none"
             hint = f"; installed: {names}"
         if self.broken:
+            hint = hint.removesuffix("?")
             reasons = "; ".join(f"{b.plugin} ({b.distribution} {b.version}): {b.reason}" for b in self.broken)
             hint += f". Plugins that did not load: {reasons}"
         raise PluginMissing(message + hint)

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from ebmkit.errors import BadInput
-from ebmkit.files import sync_folder, write_text
+from ebmkit.files import is_temporary, sync_folder, write_text
 
 _CHECKPOINT = re.compile(r"step-(\d{9})\Z")
+_UNFINISHED = re.compile(r"\.(old-)?step-\d{9}\Z")
+"""Checkpoints on their way in or out."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,8 @@ class RunFolder:
         """Remove what a killed process left unfinished."""
         for folder in (self.checkpoints, self.samples, self.folder):
             for path in folder.glob(".*") if folder.is_dir() else ():
-                if path == self.lock:
+                # Names that ebmkit gives, and no others: a plugin may keep hidden files, and a person a repository.
+                if not (is_temporary(path.name) or _UNFINISHED.match(path.name)):
                     continue
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)

@@ -19,7 +19,7 @@ from ebmkit.chains import BufferChains
 from ebmkit.data import ImageSource, open_images
 from ebmkit.energy_model import EnergyModel
 from ebmkit.engine import Engine, PlainEngine
-from ebmkit.errors import BadInput, HookFailed, TrainingFailed
+from ebmkit.errors import BadInput, TrainingFailed
 from ebmkit.files import sync_file
 from ebmkit.interfaces import Buffer, Objective, Pairs, Sampler
 from ebmkit.lifecycle import Lifecycle
@@ -113,26 +113,25 @@ class Trainer:
             with contextlib.closing(self.data), torch.random.fork_rng(self._devices()):
                 self.hooks.build(self.recipe.context(self.device))
                 self.hooks.call("ebmkit_train_begin", step=self.step)
-                try:
-                    self._steps(stop)
-                except HookFailed:
-                    # The run itself is sound.
-                    self._save_if_needed()
-                    raise
+                self.hooks.end_if_failed()
+                # Also after a hook that failed: the run itself is sound.
+                self._steps(stop)
                 self._save_if_needed()
+                self.hooks.end_if_failed()
         except BaseException as error:
             self.hooks.fatal = False
             self.hooks.call("ebmkit_exception", step=self.step, error=error)
             raise
         finished = self.step >= self.recipe.train.steps
         self.hooks.call("ebmkit_train_end", step=self.step, finished=finished)
+        self.hooks.end_if_failed()
         return Outcome(self.run.folder, self.step, finished)
 
     def _steps(self, stop: Callable[[], bool]) -> None:
         options = self.recipe.train
         started, images_at_start = time.perf_counter(), self.images_seen
         self.model.train()
-        while self.step < options.steps and not stop():
+        while self.step < options.steps and not stop() and self.hooks.failure is None:
             metrics = self.train_step()
             self.view.step(self.step)
             last = self.step == options.steps

@@ -270,7 +270,7 @@ def test_a_model_whose_plugins_are_not_installed(plugin: Path, shards: str, tmp_
         without = Command("sample", f"{name}/model.safetensors", "--count", 1, "--out", "x.png", cwd=tmp_path).wait()
         kind = "regularizer" if name == "gentle" else "schedule"
         assert without.code == 2
-        assert f"needs {kind} '{name}' from ebm-gentle 1.2, which is not installed" in without.err
+        assert f"needs {kind} '{name}' from ebm-gentle 1.2, which cannot be used here" in without.err
         assert "Traceback" not in without.err
         assert not (tmp_path / "x.png").exists()
         with pytest.raises(PluginMissing, match="ebm-gentle"):

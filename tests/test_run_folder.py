@@ -96,9 +96,9 @@ def test_what_was_left_unfinished_is_begun_anew(run: RunFolder) -> None:
 def test_clean_removes_only_what_is_unfinished(run: RunFolder) -> None:
     checkpoint(run, 1)
     run.begin_checkpoint(2)
-    (run.samples / ".step-1-ab.png").write_text("half")
+    (run.samples / ".step-1-0123abcd.png").write_text("half")
     (run.samples / "step-1.png").write_text("whole")
-    (run.folder / ".model-ab.safetensors").write_text("half")
+    (run.folder / ".model-89abcdef.safetensors").write_text("half")
     (run.folder / "notes.txt").write_text("mine")
     run.clean()
     assert sorted(contents(run.folder)) == [
@@ -211,3 +211,19 @@ def test_files_have_the_permissions_that_the_umask_asks_for(tmp_path: Path) -> N
 
 def test_the_default_folder_has_the_recipes_name() -> None:
     assert default_run_folder("digits") == Path("runs/digits")
+
+
+def test_cleaning_takes_what_ebmkit_left_and_nothing_else(run: RunFolder) -> None:
+    for name in (".notes", ".git/HEAD", "samples/.x", ".report-1.json", ".env-deadbeef-old"):
+        (run.folder / name).parent.mkdir(exist_ok=True)
+        (run.folder / name).write_text("mine")
+    kept = contents(run.folder)
+    run.begin_checkpoint(7)
+    (run.checkpoints / ".old-step-000000003").mkdir()
+    for folder, name in ((run.folder, "model.safetensors"), (run.samples, "step-000000002.png")):
+        # Killed before its rename: the temporary name stays.
+        stem, _, suffix = name.rpartition(".")
+        (folder / f".{stem}-0123abcd.{suffix}").write_text("half")
+    run.clean()
+    assert contents(run.folder) == kept
+    assert list(run.checkpoints.iterdir()) == []

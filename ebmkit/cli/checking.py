@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ebmkit.console import console, progress_bar
+from ebmkit.errors import BadInput
 
 if TYPE_CHECKING:
     from ebmkit.plugins import BrokenPlugin, LoadedPlugin
@@ -49,6 +50,8 @@ def check_plugin(
         typer.echo(json.dumps({"broken": [asdict(plugin) for plugin in broken], "findings": rows}, indent=2))
     else:
         _report(console(), broken, loaded, findings, show_rules)
+    if not broken and not findings:
+        raise BadInput(f"{name}: its plugins have no component and no lifecycle hook, so there is nothing to check")
     if broken or any(finding.outcome == "failed" for finding in findings):
         sys.exit(1)
 

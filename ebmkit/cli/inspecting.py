@@ -66,11 +66,11 @@ def list_plugins(as_json: AsJson = False) -> None:
         told = {"hooks": watchers, "broken": [asdict(item) for item in broken], "ambiguous": registry.ambiguous}
         typer.echo(json.dumps({"components": rows, **told}, indent=2))
         return
-    table = Table("kind", "name", "distribution", "version", box=None, pad_edge=False, header_style="bold")
+    table = Table("kind", "name", "plugin", "distribution", "version", box=None, pad_edge=False, header_style="bold")
     for item in found:
-        table.add_row(item.kind, item.name, item.distribution, item.version)
+        table.add_row(item.kind, item.name, item.plugin, item.distribution, item.version)
     for plugin, hooks in watching:
-        table.add_row("hooks", f"{plugin.plugin} ({', '.join(hooks)})", plugin.distribution, plugin.version)
+        table.add_row("hooks", ", ".join(hooks), plugin.plugin, plugin.distribution, plugin.version)
     console().print(table)
     for message in registry.ambiguous:
         console(stderr=True).print(message, markup=False)

@@ -30,6 +30,7 @@ class ContractBroken(AssertionError):
 
 def require(holds: object, mend: str) -> None:
     """Raise `ContractBroken` with what to mend unless the rule `holds`."""
+    __tracebackhide__ = True
     if not holds:
         raise ContractBroken(mend)
 
@@ -219,7 +220,14 @@ class Contract:
 @cache
 def _import_problem(module: str) -> str:
     """What importing `module` in a new Python does wrong, or an empty string."""
-    code = f"import sys, {module}; sys.exit(3 * any(name in sys.modules for name in ('torch', 'torchvision', 'timm')))"
+    # Hooks import the classes, so they are called, too.
+    code = f"""
+import sys, {module}
+from ebmkit.hookspecs import HOOK_OF_KIND
+for hook in HOOK_OF_KIND.values():
+    getattr({module}, hook, list)()
+sys.exit(3 * any(name in sys.modules for name in ('torch', 'torchvision', 'timm')))
+"""
     paths = os.pathsep.join(path for path in sys.path if path)
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -15,6 +15,7 @@ from ebmkit.plugins import (
     BrokenPlugin,
     LoadedPlugin,
     PluginFault,
+    canonical,
     components_of,
     discover,
     told,
@@ -27,9 +28,9 @@ NOT_INSTALLED = "not installed"
 def find_plugins(name: str) -> list[LoadedPlugin | BrokenPlugin]:
     """The plugins of a distribution, or the one of this plugin or module name; raises `BadInput` if there is none."""
     found = list(discover())
-    wanted = _canonical(name)
-    of_distribution = [plugin for plugin in found if _canonical(plugin.distribution) == wanted]
-    named = [plugin for plugin in found if wanted in (_canonical(plugin.plugin), _canonical(_module(plugin)))]
+    wanted = canonical(name)
+    of_distribution = [plugin for plugin in found if canonical(plugin.distribution) == wanted]
+    named = [plugin for plugin in found if wanted in (canonical(plugin.plugin), canonical(_module(plugin)))]
     if of_distribution or named:
         return of_distribution or named
     if _is_distribution(name):
@@ -62,11 +63,6 @@ def _from_module(name: str, known: list[str]) -> LoadedPlugin | BrokenPlugin:
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the plugin's code may raise anything
         return BrokenPlugin(module_name, NOT_INSTALLED, "", told(error))
     return LoadedPlugin(module_name, module, components, NOT_INSTALLED, "")
-
-
-def _canonical(name: str) -> str:
-    """Names of distributions and modules that differ in case, `-`, `_` and `.` only are the same."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _module(plugin: LoadedPlugin | BrokenPlugin) -> str:

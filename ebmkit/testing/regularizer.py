@@ -41,7 +41,7 @@ class RegularizerContract(Contract):
         return (regularizer or self.build()).penalty(pairs, torch.Generator().manual_seed(seed))
 
     def test_does_something(self) -> None:
-        """It has a penalty that is above zero on some energy, or it changes the network."""
+        """It has a penalty that is not zero on some energy, or it changes the network."""
         plain, prepared = small_network(*self._sizes()), self.network()
         changed = _outline(plain) != _outline(prepared)
         values = [self._value(scale) for scale in SCALES]

@@ -31,6 +31,7 @@ class Life:
 
     def call(self, hook: str, **arguments: Any) -> None:
         """Call one hook; raises `ContractBroken` that names it."""
+        __tracebackhide__ = True
         try:
             with unchanged_settings(hook):
                 getattr(self.manager.hook, hook)(run=self.run, **arguments)
