@@ -12,6 +12,7 @@ from ebmkit import recipe as recipes
 from ebmkit.errors import BadInput
 from ebmkit.lifecycle import Lifecycle
 from ebmkit.model import Model, Progress
+from ebmkit.pipeline import cross_check
 from ebmkit.registry import default_registry
 from ebmkit.run_folder import RunFolder, RunInfo
 from ebmkit.sampling import from_uint8
@@ -72,10 +73,16 @@ def _tell_trackers(model: Model, results: dict[str, Any], say: Callable[[str], N
     try:
         # The run's own recipe, not the model's: a model file may come from anyone.
         recipe = recipes.from_table(recipes.read_toml(run.recipe), str(run.recipe), run.folder.name)
+        # Trackers count on what their `problems` refuses, such as a file outside of the run folder.
+        cross_check(recipe, str(run.recipe))
     except BadInput as error:
         say(f"warning: the run's trackers were not told of this evaluation: {error}")
         return
     # Never fatal: the numbers are there, and no run is to be ended.
     hooks = Lifecycle(default_registry(), recipe.trackers, RunInfo(run.folder, recipe.to_table()), say)
     hooks.build(recipe.context(model.device))
-    hooks.call("ebmkit_evaluation", step=int(model.metadata["steps"]), results=results)
+    hooks.call(
+        "ebmkit_evaluation",
+        step=int(steps) if (steps := model.metadata.get("steps", "")).isdecimal() else 0,
+        results=results,
+    )

@@ -98,7 +98,9 @@ class Lifecycle:
         try:
             with _undisturbed():
                 yield
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the plugin's code may raise anything
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - the plugin's code may raise anything
             if watcher is not None:
                 watcher.active = False
             with suppress(OSError), (self.run.folder / ERROR_LOG).open("a", encoding="utf-8") as log:
@@ -120,15 +122,14 @@ class Lifecycle:
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """Give back what plugin code may have changed of the process: torch's settings and the working directory."""
-    grad, dtype, threads, folder = (
-        torch.is_grad_enabled(),
-        torch.get_default_dtype(),
-        torch.get_num_threads(),
-        os.getcwd(),
-    )
+    grad, dtype, device = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_default_device()
+    threads, folder = torch.get_num_threads(), os.getcwd()
     try:
-        yield
+        with torch.random.fork_rng(devices=[]):
+            yield
     finally:
+        if torch.get_default_device() != device:
+            torch.set_default_device(device)
         torch.set_grad_enabled(grad)
         torch.set_default_dtype(dtype)
         if torch.get_num_threads() != threads:

@@ -98,7 +98,9 @@ def load_entry_point(entry: EntryPoint) -> LoadedPlugin | BrokenPlugin:
         components = tuple(components_of(module, entry.name, distribution, version))
     except PluginFault as fault:
         return _broken(entry, str(fault))
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the plugin's code may raise anything; it must not stop ebmkit
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - the plugin's code may raise anything; it must not stop ebmkit
         return _broken(entry, told(error))
     return LoadedPlugin(entry.name, module, components, distribution, version)
 

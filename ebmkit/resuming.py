@@ -15,7 +15,8 @@ from ebmkit.run_folder import RunFolder
 def resumed_recipe(path: Path, run: RunFolder, set_values: Mapping[str, Any], say: Callable[[str], None]) -> Recipe:
     """The run's recipe.toml with `set_values`; raises `BadInput` for changes that its checkpoint does not fit."""
     table = recipes.read_toml(run.recipe)
-    own = recipes.from_table(table, str(run.recipe), path.stem)
+    # Without trackers: one that is not installed any more may be left out of the resumed run.
+    own = recipes.from_table({**table, "trackers": []}, str(run.recipe), path.stem)
     recipe = recipes.from_table(table, str(run.recipe), path.stem, set_values)
     before, after = fixed(own), fixed(recipe)
     changed = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
@@ -49,7 +50,7 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
 def _mention_differences(path: Path, own: Recipe, set_values: Mapping[str, Any], say: Callable[[str], None]) -> None:
     """A recipe file that was edited since does not change a run; say so instead of ignoring it in silence."""
     try:
-        given = recipes.from_table(recipes.read_toml(path), str(path), path.stem)
+        given = recipes.from_table({**recipes.read_toml(path), "trackers": []}, str(path), path.stem)
     except BadInput:
         return
     before, now = flat(own.to_table()), flat(given.to_table())

@@ -402,12 +402,20 @@ class DividesByTheBatch(GoodSampler):
         return super().gradient(energy, x, t) / len(x)
 
 
-@breaks("time steps may differ within a batch", "index schedules by it and pass it on to the energy")
+@breaks("time steps may differ within a batch", "pass t on as it is")
 class LooksAtOneTimeStep(GoodSampler):
     """Takes the first image's time step for all."""
 
     def gradient(self, energy: EnergyFunction, x: Tensor, t: Tensor) -> Tensor:
         return super().gradient(energy, x, t[:1].expand(len(t)))
+
+
+@breaks("time steps may differ within a batch", "pass t on as it is")
+class AsksAtTheEnd(GoodSampler):
+    """Asks the energy at t = 1 always."""
+
+    def gradient(self, energy: EnergyFunction, x: Tensor, t: Tensor) -> Tensor:
+        return super().gradient(energy, x, torch.ones_like(t))
 
 
 @breaks("keeps no state between calls", "keep nothing on self")
@@ -536,14 +544,6 @@ class IgnoresTheGenerator(GoodBuffer):
     def choose(self, n: int, generator: torch.Generator) -> Tensor:
         super().choose(n, generator)
         return torch.randperm(len(self.t))[:n]
-
-
-@breaks("randomness comes from the generator", "choose slots at random")
-class DrawsTheFirst(GoodBuffer):
-    """Always draws the first slots."""
-
-    def choose(self, n: int, generator: torch.Generator) -> Tensor:
-        return super().choose(n, generator).sort().values * 0 + torch.arange(n)
 
 
 @breaks("the caller may change what it draws", "draw must give copies")
@@ -782,6 +782,16 @@ class ChangesPairs(GoodRegularizer):
 
     def penalty(self, pairs: Pairs, generator: torch.Generator) -> Term | None:
         pairs.x_neg.clamp_(-1, 1)
+        return super().penalty(pairs, generator)
+
+
+@breaks("the penalty leaves no trace", "changes pairs.slots in place")
+class ChangesSlots(GoodRegularizer):
+    """Zeroes the slots that the chains go back to."""
+
+    def penalty(self, pairs: Pairs, generator: torch.Generator) -> Term | None:
+        assert pairs.slots is not None
+        pairs.slots.zero_()
         return super().penalty(pairs, generator)
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from ebmkit.cli.training import SetValues, collect
@@ -68,9 +69,10 @@ def list_plugins(as_json: AsJson = False) -> None:
         return
     table = Table("kind", "name", "plugin", "distribution", "version", box=None, pad_edge=False, header_style="bold")
     for item in found:
-        table.add_row(item.kind, item.name, item.plugin, item.distribution, item.version)
+        table.add_row(item.kind, item.name, *map(escape, (item.plugin, item.distribution, item.version)))
     for plugin, hooks in watching:
-        table.add_row("hooks", ", ".join(hooks), plugin.plugin, plugin.distribution, plugin.version)
+        source = map(escape, (plugin.plugin, plugin.distribution, plugin.version))
+        table.add_row("hooks", ", ".join(hooks), *source)
     console().print(table)
     for message in registry.ambiguous:
         console(stderr=True).print(message, markup=False)

@@ -86,17 +86,10 @@ class _Once(torch.autograd.Function):
         return gradient.clone()
 
 
-class OnceDifferentiable(EnergyModel):
-    """Another energy of which only first derivatives can be had."""
-
-    def __init__(self, model: EnergyModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Energies `[B]`."""
-        energy: Tensor = self.model(_Once.apply(x), t)
-        return energy
+def make_once_differentiable(model: EnergyModel) -> EnergyModel:
+    """The same network, of whose `forward` only first derivatives can be had from now on."""
+    model.register_forward_pre_hook(lambda _, arguments: (_Once.apply(arguments[0]), *arguments[1:]))
+    return model
 
 
 def small_network(

@@ -50,7 +50,7 @@ def _from_module(name: str, known: list[str]) -> LoadedPlugin | BrokenPlugin:
         sys.path.insert(0, os.getcwd())
     try:
         importable = importlib.util.find_spec(module_name) is not None
-    except ImportError:
+    except (ImportError, ValueError):
         importable = False
     if not importable:
         hint = suggest(name, known) or "; `ebmkit list-plugins` shows what is installed"
@@ -60,7 +60,9 @@ def _from_module(name: str, known: list[str]) -> LoadedPlugin | BrokenPlugin:
         components = tuple(components_of(module, module_name, NOT_INSTALLED, ""))
     except PluginFault as fault:
         return BrokenPlugin(module_name, NOT_INSTALLED, "", str(fault))
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the plugin's code may raise anything
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - the plugin's code may raise anything
         return BrokenPlugin(module_name, NOT_INSTALLED, "", told(error))
     return LoadedPlugin(module_name, module, components, NOT_INSTALLED, "")
 

@@ -47,7 +47,8 @@ def along_parameters(f: Callable[[], Tensor], model: nn.Module, gradient: Sequen
                 parameter.copy_(value + step * along)
         return f().detach()
 
-    slope = central_difference(moved)
+    # So small that no kink of a piecewise linear network lies between; float64 has digits enough.
+    slope = central_difference(moved, 1e-8)
     with torch.no_grad():
         for parameter, value in zip(parameters, kept, strict=True):
             parameter.copy_(value)

@@ -12,7 +12,7 @@ from ebmkit.chains import BufferChains
 from ebmkit.energy_model import EnergyModel
 from ebmkit.interfaces import Buffer, Context, Draw, EnergyFunction, NoiseSource, Objective, Pairs, Sampler
 from ebmkit.pipeline import frozen
-from ebmkit.testing.analytic import Bowl, OnceDifferentiable, photographs, small_network
+from ebmkit.testing.analytic import Bowl, make_once_differentiable, photographs, small_network
 from ebmkit.testing.contract import Contract, require
 from ebmkit.testing.globals import seeded, unchanged_globals
 from ebmkit.testing.numeric import parameter_gradient, trainable
@@ -85,7 +85,7 @@ class ObjectiveContract(Contract):
 
     def test_double_backward_is_declared(self) -> None:
         """A loss that differentiates a gradient says so: `needs_double_backward = True`."""
-        model = OnceDifferentiable(self.network()).train()
+        model = make_once_differentiable(self.network()).train()
         needed = differentiates_twice(self.build().loss(self.pairs(model, self.images())).value)
         require(
             self.component.needs_double_backward or not needed,
@@ -162,7 +162,9 @@ class _Steps(Sampler):
             with torch.enable_grad():
                 x = x.detach().requires_grad_()
                 (gradient,) = torch.autograd.grad(energy(x, t).sum(), x)
-            x = x.detach() - 0.05 * gradient + 0.01 * noise.normal_like(x)
+            # Bounded, since an objective may hand over an energy as steep as it likes.
+            norm = gradient.flatten(1).norm(dim=1).clamp_min(1.0).view(-1, 1, 1, 1)
+            x = x.detach() - gradient / norm + 0.01 * noise.normal_like(x)
         return x
 
 

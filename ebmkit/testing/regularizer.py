@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ebmkit.energy_model import EnergyModel
 from ebmkit.interfaces import Pairs, Regularizer, Term
-from ebmkit.testing.analytic import OnceDifferentiable, gaussian, small_network, time_steps_of
+from ebmkit.testing.analytic import gaussian, make_once_differentiable, small_network, time_steps_of
 from ebmkit.testing.contract import Contract, ContractBroken, require, skip
 from ebmkit.testing.globals import seeded, unchanged_globals
 from ebmkit.testing.numeric import along_parameters, parameter_gradient, same
@@ -125,7 +125,7 @@ class RegularizerContract(Contract):
             skip("no penalty: it changes the network only")
         needed = False
         for scale in SCALES:
-            model = OnceDifferentiable(self.network(scale)).train()
+            model = make_once_differentiable(self.network(scale)).train()
             term = self.penalty(self.pairs(model))
             assert term is not None
             needed |= differentiates_twice(term.value)

@@ -141,7 +141,14 @@ class SamplerContract(Contract):
         """Each image is refined at its own `t`, and the energy is asked with that `t`."""
         last = self.context().time_steps
         energy, x = Bowl(shift=0.5), gaussian(BATCH, self.context().image_shape, 1, torch.float64)
+        asked: list[Tensor] = []
+        watch = energy.register_forward_pre_hook(lambda _, arguments: asked.append(arguments[1].clone()))
         mixed = self.refine(energy, x, time_steps_of(BATCH, last))
+        watch.remove()
+        require(
+            all(torch.equal(t, time_steps_of(BATCH, last)) for t in asked),
+            "the energy is asked at other time steps than those that refine was given: pass t on as it is",
+        )
         for step in range(1, last + 1):
             alone = self.refine(energy, x, torch.full((BATCH,), step))
             rows = time_steps_of(BATCH, last) == step
@@ -190,19 +197,23 @@ class SamplerContract(Contract):
         require(out.device.type == "meta", "refine returns images on another device")
 
     def test_a_sweep_goes_down_the_energy(self) -> None:
-        """A whole sweep lowers an energy of gradient norm 1 whose minimum lies far away: low on data."""
-        context, energy = self.context(), Cone(center=3.0)
-        x = gaussian(BATCH, context.image_shape, 1)
-        with frozen(energy), torch.no_grad():
-            out = sweep(energy, self.build(), x, context.time_steps, self.noise(BATCH))
-            before, after = (
-                float(energy(x, time_steps_of(BATCH, 1)).mean()),
-                float(energy(out, time_steps_of(BATCH, 1)).mean()),
-            )
+        """A whole sweep lowers an energy whose minimum lies far away, of gradient norm 1 or of 30: low on data.
+
+        At norm 1 a sampler of exact temperature 1 may well rise: it follows its noise more than the energy.
+        """
+        context, before, after = self.context(), 0.0, 0.0
+        x, t = gaussian(BATCH, context.image_shape, 1), time_steps_of(BATCH, 1)
+        for scale in (1.0, 30.0):
+            energy = Cone(center=3.0, scale=scale)
+            with frozen(energy), torch.no_grad():
+                out = sweep(energy, self.build(), x, context.time_steps, self.noise(BATCH))
+                before, after = (float(energy(images, t).mean()) for images in (x, out))
+            if after < before:
+                return
         require(
-            after < before,
-            f"a sweep takes the mean energy from {before:.4g} to {after:.4g}: sampling descends, "
-            "x - step * gradient (or choose options with less noise for this test)",
+            False,
+            f"a sweep takes the mean energy from {before:.4g} to {after:.4g}: sampling descends, x - step * gradient "
+            "(or choose options with less noise for this test)",
         )
 
     def test_the_sweep_budget_is_true(self) -> None:

@@ -55,7 +55,9 @@ def require_term(term: Any, what: str) -> Term:
 
 def require_untouched(pairs: Pairs, copy: Pairs, what: str) -> None:
     """Neither the images nor the time steps of `pairs` were changed, and no gradient was left behind."""
-    for name in ("x_pos", "x_neg", "t"):
+    for name in ("x_pos", "x_neg", "t", "labels", "slots"):
+        if getattr(copy, name) is None:
+            continue
         require(
             torch.equal(getattr(pairs, name), getattr(copy, name)),
             f"{what} changes pairs.{name} in place: work on a copy",

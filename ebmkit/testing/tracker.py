@@ -13,9 +13,13 @@ from typing import Any
 
 import torch
 
+from ebmkit import recipe as recipes
+from ebmkit.checkpoint import SHARED, rank_file
 from ebmkit.files import write_text
+from ebmkit.pictures import save_grid
 from ebmkit.plugins import lifecycle_hooks, new_manager
 from ebmkit.run_folder import RunFolder, RunInfo
+from ebmkit.state_file import save_state
 from ebmkit.testing.analytic import photographs
 from ebmkit.testing.contract import Contract, ContractBroken, require
 from ebmkit.testing.globals import unchanged_globals
@@ -27,7 +31,7 @@ class Life:
     def __init__(self, watcher: object, folder: Path, image_shape: tuple[int, int, int]) -> None:
         self.manager, self.image_shape = new_manager(), image_shape
         self.manager.register(watcher)
-        self.run = RunInfo(folder, {"seed": 0, "time_steps": 4, "train": {"steps": 4}, "trackers": []})
+        self.run = RunInfo(folder, recipes.load("digits").to_table())
 
     def call(self, hook: str, **arguments: Any) -> None:
         """Call one hook; raises `ContractBroken` that names it."""
@@ -56,8 +60,13 @@ class Life:
         images = photographs(5, self.image_shape)
         energies = {name: torch.linspace(-1, 1, 5) for name in ("samples", "data", "noise")}
         path = self.run.folder / "samples" / f"step-{last:09d}.png"
+        save_grid(path, images)
         self.call("ebmkit_samples_drawn", step=last, images=images, energies=energies, path=path)
-        self.call("ebmkit_checkpoint", step=last, path=self.run.folder / "checkpoints" / f"step-{last:09d}")
+        checkpoint = self.run.folder / "checkpoints" / f"step-{last:09d}"
+        checkpoint.mkdir(exist_ok=True)
+        for file in (self.run.folder / "model.safetensors", checkpoint / SHARED, checkpoint / rank_file(0)):
+            save_state(file, {"weights": torch.zeros(3)})
+        self.call("ebmkit_checkpoint", step=last, path=checkpoint)
 
     def evaluate(self, step: int) -> None:
         """`ebmkit_evaluation`."""

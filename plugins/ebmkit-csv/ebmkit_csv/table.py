@@ -66,7 +66,7 @@ class Table:
             ) from error
 
     def _replace(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        # A hidden name: the run folder is cleared of those that a kill left when the run is resumed.
+        # What a kill leaves of it is replaced by the next one.
         temporary = self.path.with_name(f".{self.path.name}")
         try:
             with temporary.open("w", encoding="utf-8", newline="") as file:
