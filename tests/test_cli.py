@@ -144,9 +144,9 @@ def test_list_plugins_shows_kind_name_distribution_and_version() -> None:
     assert {kind: sorted(row["name"] for row in rows if row["kind"] == kind) for kind in expected} == expected
     assert all(row["version"] == ebmkit.__version__ for row in rows)
     lines = [line.split() for line in run_cli("list-plugins").out.splitlines()]
-    assert lines[0] == ["kind", "name", "distribution", "version"]
+    assert lines[0] == ["kind", "name", "plugin", "distribution", "version"]
     for row in listed["components"]:
-        assert [row["kind"], row["name"], row["distribution"], row["version"]] in lines
+        assert [row["kind"], row["name"], row["plugin"], row["distribution"], row["version"]] in lines
 
 
 def test_a_broken_plugin_is_listed_and_hurts_nobody(tmp_path: Path) -> None:
