@@ -1,4 +1,4 @@
-"""Checkpoints: everything that a resumed run needs to go on to the same numbers."""
+"""Checkpoints: everything that a resumed run needs to go on to the same numbers, on as many ranks or others."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from ebmkit.distributed.world import World
 from ebmkit.errors import BadInput
 from ebmkit.run_folder import RunFolder
 from ebmkit.state_file import load_state, save_state
@@ -24,12 +25,17 @@ class Stateful(Protocol):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read: `shared` over all ranks, `local` to this one; each a state by name."""
+    """A checkpoint that was read: `shared` over all ranks, and what was local to each rank, in their order."""
 
     step: int
     images_seen: int
     shared: Mapping[str, Any]
-    local: Mapping[str, Any]
+    folder: Path
+    ranks: int
+
+    def local(self, rank: int) -> Mapping[str, Any]:
+        """The states by name that were local to this rank of the saved run; read when it is asked for."""
+        return load_state(self.folder / rank_file(rank))
 
 
 def rank_file(rank: int) -> str:
@@ -41,16 +47,25 @@ def save_checkpoint(
     run: RunFolder,
     step: int,
     images_seen: int,
-    shared: Mapping[str, Stateful],
-    local: Mapping[str, Stateful],
+    shared: Mapping[str, Mapping[str, Any]],
+    local: Mapping[str, Mapping[str, Any]],
     keep: int,
+    world: World,
 ) -> Path:
-    """Write the checkpoint of `step` (temporary name, synced, renamed) and delete old ones beyond `keep`."""
-    temporary = run.begin_checkpoint(step)
-    header = {"step": step, "images_seen": images_seen}
-    save_state(temporary / SHARED, header | {name: item.state_dict() for name, item in shared.items()})
-    save_state(temporary / rank_file(0), {name: item.state_dict() for name, item in local.items()})
-    return run.finish_checkpoint(temporary, keep)
+    """Write the checkpoint of `step` (temporary name, synced, renamed) and delete old ones beyond `keep`.
+
+    Every rank calls it with the states that are `local` to it, and rank 0 with the `shared` ones.
+    """
+    temporary = run.unfinished_checkpoint(step)
+    if world.first:
+        run.begin_checkpoint(step)
+    world.barrier()
+    save_state(temporary / rank_file(world.rank), local)
+    if world.first:
+        save_state(temporary / SHARED, {"step": step, "images_seen": images_seen, "ranks": world.size, **shared})
+    # It gets its name only once every part is there.
+    world.barrier()
+    return run.finish_checkpoint(step, keep) if world.first else run.checkpoint(step)
 
 
 def load_newest(run: RunFolder) -> Checkpoint | None:
@@ -59,7 +74,8 @@ def load_newest(run: RunFolder) -> Checkpoint | None:
     if not found:
         return None
     step, folder = found[-1]
-    shared, local = load_state(folder / SHARED), load_state(folder / rank_file(0))
+    shared = load_state(folder / SHARED)
     if shared.get("step") != step:
         raise BadInput(f"{folder}: holds step {shared.get('step')}; move it away to resume from an older checkpoint")
-    return Checkpoint(step, int(shared["images_seen"]), shared, local)
+    # Runs of one process, before there could be several, do not say it.
+    return Checkpoint(step, int(shared["images_seen"]), shared, folder, int(shared.get("ranks", 1)))

@@ -6,12 +6,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from ebmkit.distributed.logs import RankLog
+    from ebmkit.trainer import View
 
 LABELS = {
     "images_per_second": "images/s",
@@ -120,6 +125,14 @@ class LiveView:
     def loading(self, done: int, total: int | None) -> None:
         """Images decoded into the cache, of how many."""
         self.progress.update(self.task, completed=done, total=total)
+
+
+class Logged:
+    """Another view, and each message in the rank's log as well."""
+
+    def __init__(self, view: View, log: RankLog) -> None:
+        self.begin, self.step, self.metrics, self.loading = view.begin, view.step, view.metrics, view.loading
+        self.say = log.also(view.say)
 
 
 class Silent:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
+from ebmkit.distributed.place import Place
 from ebmkit.errors import BadInput
 
 
@@ -21,8 +22,13 @@ def cpu_threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def choose_device(name: str) -> str:
-    """The torch device that a recipe or command asks for; raises `BadInput` if this machine has none such."""
+def choose_device(name: str, place: Place | None = None) -> str:
+    """The torch device that a recipe or command asks for; raises `BadInput` if this machine has none such.
+
+    Where several processes share a machine, each has the GPU of its `local_rank`.
+    """
+    if place is not None and not place.alone:
+        return _device_of(name, place)
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -35,3 +41,24 @@ def choose_device(name: str) -> str:
     if device.type == "meta":
         raise BadInput("device 'meta' holds no data; use 'auto', 'cpu' or 'cuda'")
     return str(device)
+
+
+def _device_of(name: str, place: Place) -> str:
+    if place.device == "cpu" or name == "cpu" or (name == "auto" and place.device is None and not _gpus()):
+        return "cpu"
+    if name not in ("auto", "cuda"):
+        raise BadInput(
+            f"device '{name}' is for one process; with {place.world_size} of them it is 'auto', 'cpu' or 'cuda'"
+        )
+    if place.local_rank >= _gpus():
+        raise BadInput(
+            f"rank {place.rank} is process {place.local_rank + 1} of this machine, which has {_gpus()} GPUs: start one "
+            "process for each GPU (--gpus), or compute on CPUs (--processes)"
+        )
+    device = f"cuda:{place.local_rank}"
+    torch.cuda.set_device(device)
+    return device
+
+
+def _gpus() -> int:
+    return torch.cuda.device_count()

@@ -50,6 +50,18 @@ class TrainingFailed(EbmkitError):
     """Training cannot go on, for example because the loss is not finite."""
 
 
+class RankLost(TrainingFailed):
+    """Another process of the job ended or cannot be reached any more."""
+
+
+class RankFailed(TrainingFailed):
+    """Another process of the job failed first; the message is what it said, and the exit code its own."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class HookFailed(TrainingFailed):
     """A plugin's lifecycle hook raised an error and `train.hook_errors` is "fatal"; the run can be resumed."""
 

@@ -39,7 +39,8 @@ class Lifecycle:
     """The lifecycle hooks of one run: those of every installed plugin's module, and the recipe's trackers.
 
     Each gets copies. A hook that raises is reported by `say`, its traceback is written to the run folder, and its
-    plugin is called no more in this process; with `fatal`, `end_if_failed` raises `HookFailed` as well.
+    plugin is called no more in this process; with `fatal`, `end_if_failed` raises `HookFailed` as well. With `silent`,
+    as on all ranks but the first, nobody is called.
     """
 
     def __init__(
@@ -49,13 +50,14 @@ class Lifecycle:
         run: RunInfo,
         say: Callable[[str], None],
         fatal: bool = False,
+        silent: bool = False,
     ) -> None:
         self.run, self.say, self.fatal = run, say, fatal
         self.failure: HookFailed | None = None
         self.watchers: list[_Watcher] = []
-        for plugin in registry.loaded:
+        for plugin in registry.loaded if not silent else ():
             self._watch(f"plugin '{plugin.plugin}' ({plugin.distribution} {plugin.version})", plugin.module)
-        self.registry, self.parts = registry, tuple(trackers)
+        self.registry, self.parts = registry, () if silent else tuple(trackers)
 
     def build(self, context: Context) -> None:
         """Build the recipe's trackers; one that cannot be built is dealt with as one whose hook raises."""

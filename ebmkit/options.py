@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -81,6 +81,33 @@ class OptimizerOptions(BaseOptions):
     )
 
 
+class EngineOptions(BaseOptions):
+    """Who computes the update: plain torch for one process, DeepSpeed for several."""
+
+    use: Literal["auto", "plain", "deepspeed"] = Field(
+        default="auto",
+        description="'auto' takes plain torch for one process and DeepSpeed for several; 'deepspeed' takes it always.",
+    )
+    zero_stage: int = Field(
+        default=0,
+        ge=0,
+        le=3,
+        description="ZeRO stage: 0 keeps all of it on every rank, 1 splits the optimizer's state, 2 the gradients too; "
+        "3 is refused, because input gradients and double backward need whole parameters.",
+    )
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        description="Micro-batches in a step, one after the other on each rank: for batches that memory does not hold.",
+    )
+    offload_optimizer: bool = Field(
+        default=False, description="Keep the optimizer's state in host memory; with stages 1 and 2."
+    )
+    deepspeed: dict[str, Any] = Field(
+        default={}, description="More of DeepSpeed's own configuration, passed on as it is."
+    )
+
+
 class TrainOptions(BaseOptions):
     """How long to train, on what, and what to write into the run folder."""
 
@@ -92,6 +119,11 @@ class TrainOptions(BaseOptions):
     sample_every: int = Field(default=1000, ge=0, description="Steps between sample grids; 0 draws none.")
     sample_count: int = Field(default=64, ge=1, description="Images in a sample grid.")
     log_every: int = Field(default=10, ge=1, description="Steps between lines of metrics.jsonl.")
+    precision: Literal["float32", "bf16"] = Field(
+        default="float32",
+        description="'bf16' computes chains and the objective under autocast; weights, the moving average and the "
+        "penalties stay in float32.",
+    )
     hook_errors: Literal["disable", "fatal"] = Field(
         default="disable",
         description="What follows when a plugin's hook raises an error: 'disable' reports it and calls that plugin no "

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ebmkit import reachability
+from ebmkit.engine.settings import engine_problems
 from ebmkit.errors import Problem, RecipeError
 from ebmkit.recipe import Recipe
 
@@ -41,6 +42,10 @@ def cross_check(recipe: Recipe, source: str, world_size: int = 1) -> list[str]:
         problems.append(Problem("buffer.size", f"must be at least train.batch_size ({batch}), not {slots}"))
     if batch % world_size:
         problems.append(Problem("train.batch_size", f"must be divisible by the {world_size} processes, not {batch}"))
+    elif batch % (world_size * recipe.engine.accumulate):
+        each = f"{world_size} x {recipe.engine.accumulate} (processes x engine.accumulate)"
+        problems.append(Problem("train.batch_size", f"must be divisible by {each}, not {batch}"))
+    problems += engine_problems(recipe.engine, world_size)
     rates = [recipe.optimizer.learning_rate(i / 1000) for i in range(1001)]
     if not all(0 <= rate <= MAX_LEARNING_RATE for rate in rates):
         message = f"must stay between 0 and {MAX_LEARNING_RATE:g}, but has values from {min(rates):g} to {max(rates):g}"

@@ -15,12 +15,13 @@ from ebmkit import overrides as overriding
 from ebmkit.binder import Binder, quote, show
 from ebmkit.errors import BadInput, RecipeError
 from ebmkit.interfaces import BaseOptions, Context
-from ebmkit.options import DataOptions, OptimizerOptions, TrainOptions
+from ebmkit.options import DataOptions, EngineOptions, OptimizerOptions, TrainOptions
 from ebmkit.registry import Registry, default_registry, suggest
 
 SECTIONS: Mapping[str, type[BaseOptions]] = {
     "data": DataOptions,
     "optimizer": OptimizerOptions,
+    "engine": EngineOptions,
     "train": TrainOptions,
 }
 PARTS = ("energy", "sampler", "buffer", "objective")
@@ -71,6 +72,7 @@ class Recipe:
     regularizers: tuple[Part, ...]
     trackers: tuple[Part, ...]
     optimizer: OptimizerOptions
+    engine: EngineOptions
     train: TrainOptions
 
     @property

@@ -43,6 +43,7 @@ class RunFolder:
         self.checkpoints = folder / "checkpoints"
         self.model = folder / "model.safetensors"
         self.lock = folder / ".lock"
+        self.logs = folder / "logs"
 
     def create(self, recipe_toml: str) -> None:
         """Make a new run folder; raises `BadInput` if something is there."""
@@ -111,16 +112,24 @@ class RunFolder:
         found = [(_CHECKPOINT.match(path.name), path) for path in self.checkpoints.iterdir() if path.is_dir()]
         return sorted((int(match[1]), path) for match, path in found if match)
 
+    def checkpoint(self, step: int) -> Path:
+        """The folder of the complete checkpoint of `step`."""
+        return self.checkpoints / f"step-{step:09d}"
+
+    def unfinished_checkpoint(self, step: int) -> Path:
+        """The temporary folder into which the checkpoint of `step` is written."""
+        return self.checkpoints / f".step-{step:09d}"
+
     def begin_checkpoint(self, step: int) -> Path:
         """An empty temporary folder to write the checkpoint of `step` into."""
-        temporary = self.checkpoints / f".step-{step:09d}"
+        temporary = self.unfinished_checkpoint(step)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         return temporary
 
-    def finish_checkpoint(self, temporary: Path, keep: int) -> Path:
+    def finish_checkpoint(self, step: int, keep: int) -> Path:
         """Give a written checkpoint its final name, then delete the oldest beyond `keep`."""
-        final = self.checkpoints / temporary.name.removeprefix(".")
+        temporary, final = self.unfinished_checkpoint(step), self.checkpoint(step)
         sync_folder(temporary)
         if final.exists():
             # The same step was saved before (a resumed run that had nothing left to do): same content.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
@@ -17,8 +17,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ebmkit import checkpoint as checkpoints
 from ebmkit.chains import BufferChains
 from ebmkit.data import ImageSource, open_images
+from ebmkit.distributed.world import Solo, World, split
+from ebmkit.elastic import buffer_state, data_state
 from ebmkit.energy_model import EnergyModel
-from ebmkit.engine import Engine, PlainEngine
+from ebmkit.engine.building import build_engine
+from ebmkit.engine.interface import Engine
 from ebmkit.errors import BadInput, TrainingFailed
 from ebmkit.files import sync_file
 from ebmkit.interfaces import Buffer, Objective, Pairs, Sampler
@@ -27,6 +30,7 @@ from ebmkit.model import save_model
 from ebmkit.noise import PerImageNoise, generator, stream_seed
 from ebmkit.pictures import save_grid
 from ebmkit.pipeline import build_energy, build_regularizers, frozen
+from ebmkit.precision import autocast, keep_energies_in_float32
 from ebmkit.recipe import Recipe
 from ebmkit.registry import default_registry
 from ebmkit.run_folder import RunFolder, RunInfo
@@ -67,34 +71,41 @@ class Outcome:
 
 
 class Trainer:
-    """One run: its parts, its place in training, and the loop."""
+    """One run: its parts, its place in training, and the loop, which all processes of a job go through together."""
 
-    def __init__(self, recipe: Recipe, run: RunFolder, device: str, view: View) -> None:
+    def __init__(self, recipe: Recipe, run: RunFolder, device: str, view: View, world: World | None = None) -> None:
         self.recipe, self.run, self.device, self.view = recipe, run, device, view
-        context = recipe.context(device)
+        self.world = world or Solo()
+        self.context = context = recipe.context(device, self.world.rank, self.world.size)
         saved = checkpoints.load_newest(run)
         self.regularizers = build_regularizers(recipe, context)
         self.model = build_energy(recipe, context, self.regularizers)
         self.ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.train.ema_decay))  # type: ignore[no-untyped-call]
-        self.engine: Engine = PlainEngine(self.model, recipe.optimizer)
+        keep_energies_in_float32(self.model, recipe.train.precision)
         self.sampler: Sampler = recipe.sampler.build(context)
         self.buffer: Buffer = recipe.buffer.build(context)
         self.objective: Objective = recipe.objective.build(context)
         self.step = self.images_seen = 0
         if saved is not None:
             self._restore(saved)
-        run.rewind_metrics(self.step)
+        # With the weights in place: DeepSpeed copies them.
+        self.engine: Engine = build_engine(recipe, self.model, self.world, device)
+        if saved is not None:
+            self._restore_engine(saved)
+        if self.world.first:
+            run.rewind_metrics(self.step)
+        micro_batches = self.world.size * recipe.engine.accumulate
         self.data: ImageSource = open_images(
             recipe.data,
             context,
-            recipe.train.batch_size // context.world_size,
-            state=None if saved is None else saved.local["data"],
+            recipe.train.batch_size // micro_batches,
+            state=None if saved is None else data_state(saved, self.world),
             warn=view.say,
             progress=view.loading,
         )
         info = RunInfo(run.folder, recipe.to_table())
         fatal = recipe.train.hook_errors == "fatal"
-        self.hooks = Lifecycle(default_registry(), recipe.trackers, info, view.say, fatal)
+        self.hooks = Lifecycle(default_registry(), recipe.trackers, info, view.say, fatal, silent=not self.world.first)
         self.x_pos: Tensor | None = None
         # Looked at before anything is written, and not at every step: reading it would wait for the device.
         self.all_finite = torch.ones((), dtype=torch.bool, device=device)
@@ -111,7 +122,7 @@ class Trainer:
         try:
             # Steps seed torch's global generator for the networks' own randomness; the caller's is given back.
             with contextlib.closing(self.data), torch.random.fork_rng(self._devices()):
-                self.hooks.build(self.recipe.context(self.device))
+                self.hooks.build(self.context)
                 self.hooks.call("ebmkit_train_begin", step=self.step)
                 self.hooks.end_if_failed()
                 # Also after a hook that failed: the run itself is sound.
@@ -131,7 +142,7 @@ class Trainer:
         options = self.recipe.train
         started, images_at_start = time.perf_counter(), self.images_seen
         self.model.train()
-        while self.step < options.steps and not stop() and self.hooks.failure is None:
+        while self.step < options.steps and not self.world.agree(stop() or self.hooks.failure is not None):
             metrics = self.train_step()
             self.view.step(self.step)
             last = self.step == options.steps
@@ -147,11 +158,29 @@ class Trainer:
         return [self.device] if self.device.startswith("cuda") else []
 
     def train_step(self) -> dict[str, Tensor]:
-        """One step of Algorithm 1; returns its metrics as detached scalar tensors."""
+        """One step of Algorithm 1; returns its metrics as detached scalar tensors, the means of its micro-batches."""
+        recipe, count = self.recipe, self.recipe.engine.accumulate
+        rows = [self._micro_batch(self.step * count + number) for number in range(count)]
+        learning_rate = recipe.optimizer.learning_rate(self.step / recipe.train.steps)
+        gradient_norm = self.engine.step(learning_rate)
+        self.ema.update_parameters(self.model)
+        self.all_finite &= torch.isfinite(gradient_norm)
+        self.step += 1
+        self.images_seen += recipe.train.batch_size
+        metrics = rows[0] if count == 1 else {name: torch.stack([row[name] for row in rows]).mean() for name in rows[0]}
+        metrics["gradient_norm"] = gradient_norm
+        metrics["learning_rate"] = torch.tensor(learning_rate, dtype=torch.float64)
+        return metrics
+
+    def random(self, index: int) -> torch.Generator:
+        """The random numbers of this rank's micro-batch `index`, counted from the beginning of training."""
+        return generator(self.device, self.recipe.seed, "train", self.world.rank, index=index)
+
+    def _micro_batch(self, index: int) -> dict[str, Tensor]:
         recipe = self.recipe
         # Every random number derives from (seed, rank, step): a resumed run needs no generator's state.
-        random = generator(self.device, recipe.seed, "train", 0, index=self.step)
-        torch.manual_seed(stream_seed(recipe.seed, "dropout", 0, index=self.step))
+        random = self.random(index)
+        torch.manual_seed(stream_seed(recipe.seed, "dropout", self.world.rank, index=index))
         batch = self.data.next()
         x_pos = from_uint8(batch.images)
         if recipe.data.horizontal_flip:
@@ -160,24 +189,19 @@ class Trainer:
         self.x_pos = x_pos
 
         chains = BufferChains(self.model, self.sampler, self.buffer, random)
-        with frozen(self.model), torch.no_grad():
+        with frozen(self.model), torch.no_grad(), autocast(self.device, recipe.train.precision):
             pairs = self.objective.pairs(self.model, x_pos, batch.labels, chains, random)
         loss, metrics = self._loss(pairs, random)
-
-        learning_rate = recipe.optimizer.learning_rate(self.step / recipe.train.steps)
-        gradient_norm = self.engine.step(loss, learning_rate)
-        self.ema.update_parameters(self.model)
+        self.engine.backward(loss)
         if pairs.slots is not None:
             self.buffer.store(pairs.slots, pairs.x_neg)
-        self.all_finite &= torch.isfinite(loss.detach()) & torch.isfinite(gradient_norm)
-        self.step += 1
-        self.images_seen += recipe.train.batch_size
-        metrics["gradient_norm"] = gradient_norm
-        metrics["learning_rate"] = torch.tensor(learning_rate, dtype=torch.float64)
+        self.all_finite &= torch.isfinite(loss.detach())
         return metrics
 
     def _loss(self, pairs: Pairs, random: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        loss, named = self.objective.loss(pairs)
+        with autocast(self.device, self.recipe.train.precision):
+            loss, named = self.objective.loss(pairs)
+        # The penalties stay in float32: under autocast their gradients by the parameters are wrong by a sixth.
         metrics = dict(named)
         for number, regularizer in enumerate(self.regularizers):
             term = regularizer.penalty(pairs, random)
@@ -190,7 +214,7 @@ class Trainer:
         return loss, {"loss": loss.detach()} | metrics | {"loss": loss.detach()}
 
     def _require_finite(self) -> None:
-        if not bool(self.all_finite):
+        if not all(self.world.all_gather(bool(self.all_finite))):
             saved = self.run.complete_checkpoints()
             kept = f"the checkpoint of step {saved[-1][0]} is untouched: --resume" if saved else "start again"
             raise TrainingFailed(
@@ -202,10 +226,12 @@ class Trainer:
     def _log(self, metrics: Mapping[str, Tensor], images_per_second: float) -> None:
         self._require_finite()
         row: dict[str, float] = {"step": self.step, "images": self.images_seen}
-        row |= {name: float(value) for name, value in metrics.items()}
+        row |= self.world.mean({name: float(value) for name, value in metrics.items()})
         row |= {"step": self.step, "images": self.images_seen}
         row["images_per_second"] = round(images_per_second, 1)
-        row["skipped_images"] = self.data.skipped
+        row["skipped_images"] = sum(self.world.all_gather(self.data.skipped))
+        if not self.world.first:
+            return
         with self.run.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         self.view.metrics(row)
@@ -213,33 +239,44 @@ class Trainer:
 
     def _draw_samples(self) -> None:
         self._require_finite()
-        energy = self.averaged
-        noise = PerImageNoise(self.recipe.seed, range(self.recipe.train.sample_count), self.device)
-        start = start_noise(noise, self.recipe.train.sample_count, self.recipe.data.shape, self.device)
-        with frozen(energy):
-            x = sweep(energy, self.sampler, start, self.recipe.time_steps, noise)
+        energy, mine = self.averaged, split(range(self.recipe.train.sample_count), self.world)
+        noise = PerImageNoise(self.recipe.seed, mine, self.device)
+        start = start_noise(noise, len(mine), self.recipe.data.shape, self.device)
+        x = start
+        if mine:
+            with frozen(energy), autocast(self.device, self.recipe.train.precision):
+                x = sweep(energy, self.sampler, start, self.recipe.time_steps, noise)
+        parts = self.world.gather((x.cpu(), start.cpu()))
+        if parts is None:
+            return
+        x, start = (joined([part[i] for part in parts]) for i in range(2))
         path = self.run.samples / f"step-{self.step:09d}.png"
         save_grid(path, x)
         if self.hooks.listens("ebmkit_samples_drawn"):
             batches = {"samples": x, "data": cast(Tensor, self.x_pos)[: len(x)], "noise": start}
             with frozen(energy), torch.no_grad():
                 energies = {
-                    name: energy(images, torch.ones(len(images), dtype=torch.int64, device=self.device)).cpu()
+                    name: energy(
+                        images.to(self.device), torch.ones(len(images), dtype=torch.int64, device=self.device)
+                    ).cpu()
                     for name, images in batches.items()
                 }
-            self.hooks.call("ebmkit_samples_drawn", step=self.step, images=x.cpu(), energies=energies, path=path)
+            self.hooks.call("ebmkit_samples_drawn", step=self.step, images=x, energies=energies, path=path)
 
     def _save(self) -> None:
         self._require_finite()
-        shared: dict[str, checkpoints.Stateful] = {"model": self.model, "ema": self.ema, "engine": self.engine}
-        local: dict[str, checkpoints.Stateful] = {"buffer": self.buffer, "data": self.data}
+        parts: dict[str, checkpoints.Stateful] = {"model": self.model, "ema": self.ema, "engine": self.engine}
+        # On every rank: where the optimizer's state is split, all of them have to give their part.
+        shared = {name: part.state_dict() for name, part in parts.items()}
+        local = {"buffer": self.buffer.state_dict(), "data": self.data.state_dict()}
         keep = self.recipe.train.keep_checkpoints
-        if self.run.metrics.is_file():
-            # A checkpoint promises the lines up to its step, even after a power cut.
-            sync_file(self.run.metrics)
-        # The model file first: after a kill between the two, the resumed run comes by here again.
-        save_model(self.run.model, self.averaged, self.recipe, self.images_seen, self.step)
-        path = checkpoints.save_checkpoint(self.run, self.step, self.images_seen, shared, local, keep)
+        if self.world.first:
+            if self.run.metrics.is_file():
+                # A checkpoint promises the lines up to its step, even after a power cut.
+                sync_file(self.run.metrics)
+            # The model file first: after a kill between the two, the resumed run comes by here again.
+            save_model(self.run.model, self.averaged, self.recipe, self.images_seen, self.step)
+        path = checkpoints.save_checkpoint(self.run, self.step, self.images_seen, shared, local, keep, self.world)
         self.saved_at = self.step
         self.hooks.call("ebmkit_checkpoint", step=self.step, path=path)
 
@@ -248,12 +285,28 @@ class Trainer:
             self._save()
 
     def _restore(self, saved: checkpoints.Checkpoint) -> None:
-        try:
+        with self._fitting():
             self.model.load_state_dict(saved.shared["model"])
             self.ema.load_state_dict(saved.shared["ema"])
+            self.buffer.load_state_dict(buffer_state(saved, type(self.buffer), self.context))
+        self.step, self.images_seen = saved.step, saved.images_seen
+
+    def _restore_engine(self, saved: checkpoints.Checkpoint) -> None:
+        with self._fitting():
             self.engine.load_state_dict(saved.shared["engine"])
-            self.buffer.load_state_dict(saved.local["buffer"])
+
+    @contextlib.contextmanager
+    def _fitting(self) -> Iterator[None]:
+        try:
+            yield
         except (RuntimeError, ValueError, KeyError) as error:
             reason = str(error).splitlines()[0]
             raise BadInput(f"{self.run.folder}: its checkpoint does not fit the recipe: {reason}") from error
-        self.step, self.images_seen = saved.step, saved.images_seen
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """What `split` dealt out to the ranks, in its order again."""
+    whole = torch.empty((sum(map(len, parts)), *parts[0].shape[1:]), dtype=parts[0].dtype)
+    for rank, part in enumerate(parts):
+        whole[rank :: len(parts)] = part
+    return whole

@@ -25,7 +25,7 @@ def run(tmp_path: Path) -> RunFolder:
 def checkpoint(run: RunFolder, step: int, keep: int = 100) -> Path:
     temporary = run.begin_checkpoint(step)
     (temporary / "state").write_text(str(step))
-    return run.finish_checkpoint(temporary, keep)
+    return run.finish_checkpoint(step, keep)
 
 
 def test_a_new_folder(run: RunFolder) -> None:

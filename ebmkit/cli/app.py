@@ -11,7 +11,8 @@ import typer
 from ebmkit import __version__
 from ebmkit.cli import authoring, checking, inspecting, sampling, shards, training
 from ebmkit.console import console
-from ebmkit.errors import EbmkitError
+from ebmkit.distributed.place import find_place
+from ebmkit.errors import EbmkitError, RankFailed
 
 app = typer.Typer(
     name="ebmkit",
@@ -51,10 +52,14 @@ def main() -> NoReturn:
     """Run the command line; a clear message and an exit code for what users can mend, a traceback only for our bugs."""
     # Set before torch starts its threads: spinning ones slow each other 40 times down where two runs share the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # DeepSpeed's launcher puts it in front of all other arguments; LOCAL_RANK says the same.
+    sys.argv[1:] = [word for i, word in enumerate(sys.argv[1:]) if i or not word.startswith("--local_rank=")]
     try:
         app(standalone_mode=True)
     except EbmkitError as error:
-        console(stderr=True).print(f"error: {error}", markup=False)
+        if not (isinstance(error, RankFailed) and find_place().rank):
+            # Rank 0 shows it; a line of every other rank would only bury it.
+            console(stderr=True).print(f"error: {error}", markup=False)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         console(stderr=True).print("stopped")

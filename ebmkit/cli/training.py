@@ -10,7 +10,10 @@ from typing import Annotated
 import typer
 
 from ebmkit import overrides as overriding
-from ebmkit.console import LiveView, console
+from ebmkit.cli.launching import Gpus, Processes, launch_options, launch_workers
+from ebmkit.console import LiveView, Silent, console
+from ebmkit.distributed.launch import STOPPED
+from ebmkit.distributed.place import find_place
 from ebmkit.errors import BadInput
 
 SetValues = Annotated[
@@ -35,26 +38,34 @@ def train(
     set_values: SetValues = None,
     run_dir: Annotated[Path | None, typer.Option(help="Where the run goes; runs/NAME by default.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the run folder.")] = False,
+    gpus: Gpus = None,
+    processes: Processes = None,
 ) -> None:
     """Train a recipe: writes metrics, sample grids, checkpoints and model.safetensors into a run folder.
 
     Ctrl-C writes a checkpoint and says how to go on. With --resume, --set train.steps=N trains on to step N.
 
+    With --gpus N it trains on N GPUs of this machine; torchrun, deepspeed and srun start it on several machines.
+
     Example: ebmkit train recipes/cifar10_resnet.toml --set train.batch_size=64 --run-dir runs/small
     """
     overrides = collect(set_values, extra)
-    target = console()
+    launch_workers(gpus, processes)
+    target, place = console(), find_place()
     from ebmkit.running import run_training
 
+    if place.rank:
+        outcome = run_training(recipe, overrides, run_dir, resume, Silent())
+        sys.exit(0 if outcome.finished else STOPPED)
     with LiveView(target) as view:
         outcome = run_training(recipe, overrides, run_dir, resume, view)
     run = outcome.folder
     if not outcome.finished:
-        again = ["ebmkit", "train", recipe, "--run-dir", str(run), "--resume"]
+        again = ["ebmkit", "train", recipe, "--run-dir", str(run), "--resume", *launch_options(place)]
         target.print(
             f"stopped at step {outcome.step}, nothing is lost; go on with:\n  {shlex.join(again)}", markup=False
         )
-        sys.exit(130)
+        sys.exit(STOPPED)
     grids = sorted((run / "samples").glob("*.png"))
     target.print(f"trained to step {outcome.step}; model: {outcome.model}", markup=False)
     if grids:

@@ -12,18 +12,28 @@ from ebmkit.energy_model import EnergyModel
 
 
 class Engine(ABC):
-    """Backward, clipping and the optimizer step of one model. Every forward goes through `module`, not the engine."""
+    """Backward, clipping and the optimizer step of one model. Every forward goes through `module`, not the engine.
+
+    A step is `accumulate` micro-batches on each rank: a `backward` for each, then one `step`.
+    """
 
     module: EnergyModel
 
     @abstractmethod
-    def step(self, loss: Tensor, learning_rate: float) -> Tensor:
-        """One backward of `loss` and one update; returns the parameter gradient's norm before clipping, a scalar."""
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of one micro-batch's scalar `loss`, the mean over its images."""
+
+    @abstractmethod
+    def step(self, learning_rate: float) -> Tensor:
+        """One update by the mean gradient over micro-batches and ranks; returns its norm before clipping, a scalar."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """The optimizer's state."""
+        """The whole optimizer state, as torch's AdamW has it: the same for every engine and any number of ranks.
+
+        Every rank calls it; the tensors are whole on rank 0, and may be missing on others.
+        """
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Take back what `state_dict` gave on rank 0; raises `ValueError` for a state that does not fit."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ebmkit.interfaces.base import Component
+from ebmkit.interfaces.base import Component, Context
 
 if TYPE_CHECKING:
     import torch
@@ -47,3 +47,29 @@ class Buffer(Component):
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave; raises `ValueError` for a state that does not fit."""
+
+    @classmethod
+    def redeal(cls, states: Sequence[Mapping[str, Any]], context: Context) -> dict[str, Any]:
+        """The state of this rank, from those of all ranks of a run that had another number of them.
+
+        No slot may be lost. By default every tensor has a row for each slot: the rows of all ranks are joined and cut
+        into as many parts as there are ranks now, the first ones longer by one where they do not divide. Other values
+        must be the same on all ranks; raises `ValueError` where they are not. Override it for other states.
+        """
+        from torch import Tensor, cat
+
+        ranks, rank = context.world_size, context.rank
+        parts: dict[str, Any] = {}
+        for name, value in states[0].items():
+            values = [state[name] for state in states]
+            if isinstance(value, Tensor) and value.dim():
+                rows = cat(values)
+                first = rank * (len(rows) // ranks) + min(rank, len(rows) % ranks)
+                parts[name] = rows[first : first + len(rows) // ranks + (rank < len(rows) % ranks)]
+            elif any(bool(other != value) for other in values):
+                raise ValueError(
+                    f"the buffer's '{name}' differs between the ranks, and it does not say how to redeal it"
+                )
+            else:
+                parts[name] = value
+        return parts

@@ -1,0 +1,36 @@
+"""Each rank's own log in the run folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+
+class RankLog:
+    """A file of dated lines, `logs/rank-0001.log`; with `redirect` all output of this process goes there as well."""
+
+    def __init__(self, folder: Path, rank: int, redirect: bool) -> None:
+        folder.mkdir(exist_ok=True)
+        self.path = folder / f"rank-{rank:04d}.log"
+        self.file = self.path.open("a", encoding="utf-8", buffering=1)
+        if redirect:
+            # The descriptors, so that what libraries in C write goes there, too.
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+                os.dup2(self.file.fileno(), stream.fileno())
+
+    def write(self, message: str) -> None:
+        """Add a line, with the time before it."""
+        self.file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {message}\n")
+
+    def also(self, say: Callable[[str], None]) -> Callable[[str], None]:
+        """`say`, and a line for each message."""
+
+        def both(message: str) -> None:
+            self.write(message)
+            say(message)
+
+        return both

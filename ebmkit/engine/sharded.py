@@ -1,0 +1,135 @@
+"""The engine of several processes: DeepSpeed, ZeRO stages 0 to 2. Imported only where it is used."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ebmkit.distributed.world import lost_peers
+from ebmkit.energy_model import EnergyModel
+from ebmkit.engine.interface import Engine
+from ebmkit.engine.optimizer import MOMENTS, adamw, clip, load_moments, set_learning_rate, trainable
+from ebmkit.engine.settings import deepspeed_config
+from ebmkit.options import EngineOptions, OptimizerOptions
+
+
+class DeepSpeedEngine(Engine):
+    """AdamW under DeepSpeed: gradients are averaged over the ranks; from stage 1 on each holds a part of the moments.
+
+    The state goes in and out in the shape of torch's AdamW, whole, so that a checkpoint does not depend on the engine,
+    on the stage, or on the number of ranks.
+    """
+
+    def __init__(
+        self, module: EnergyModel, optimizer: OptimizerOptions, options: EngineOptions, micro_batch: int, device: str
+    ) -> None:
+        deepspeed = _deepspeed(device)
+        self.module = module
+        self.options = optimizer
+        self.sharded = options.zero_stage > 0
+        self.accumulate, self.done = options.accumulate, 0
+        self.parameters = trainable(module)
+        self.torch_optimizer = adamw(self.parameters, optimizer)
+        self.engine, *_ = deepspeed.initialize(
+            model=module,
+            model_parameters=self.parameters,
+            optimizer=self.torch_optimizer,
+            config=deepspeed_config(options, optimizer, micro_batch),
+            dist_init_required=False,
+        )
+
+    def backward(self, loss: Tensor) -> None:
+        """DeepSpeed's backward, which divides by the number of micro-batches and averages over the ranks."""
+        with lost_peers():
+            self.engine.backward(loss)
+            self.done += 1
+            if self.done < self.accumulate:
+                # It counts micro-batches by its calls of `step`, and updates at the last one only.
+                self.engine.step()
+
+    def step(self, learning_rate: float) -> Tensor:
+        """Clip and update."""
+        set_learning_rate(self.torch_optimizer, learning_rate)
+        self.done = 0
+        with lost_peers():
+            # Without ZeRO the gradients are whole and lie at the parameters, as in the plain engine.
+            norm = None if self.sharded else clip(self.parameters, self.options.clip_grad_norm)
+            self.engine.step()
+            if norm is None:
+                norm = self.engine.get_global_grad_norm()
+        device = self.parameters[0].device
+        return torch.as_tensor(float("nan") if norm is None else norm, device=device).detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The moments of whole parameters, gathered from all ranks."""
+        if not self.sharded:
+            return self.torch_optimizer.state_dict()
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        group = {key: value for key, value in self.torch_optimizer.param_groups[0].items() if key != "params"}
+        order = list(range(len(self.parameters)))
+        steps = [state["step"] for state in self.torch_optimizer.state.values() if "step" in state]
+        state: dict[int, dict[str, Any]] = {}
+        for number, parameter in enumerate(self.parameters if steps else ()):
+            with lost_peers():
+                moments = {name: safe_get_full_optimizer_state(parameter, name).cpu() for name in MOMENTS}
+            state[number] = {"step": steps[0].detach().float().cpu().clone(), **moments}
+        return {"state": state, "param_groups": [{**group, "params": order}]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back the moments: all of them, or the part of this rank."""
+        if not self.sharded:
+            load_moments(self.torch_optimizer, state)
+            return
+        found = state["state"]
+        if not found:
+            return
+        if len(found) != len(self.parameters):
+            raise ValueError(f"the optimizer has {len(self.parameters)} parameters, its state {len(found)}")
+        for flat in self.engine.optimizer.single_partition_of_fp32_groups:
+            mine = {name: torch.zeros_like(flat) for name in MOMENTS}
+            # On the host, where AdamW keeps it unless it is fused.
+            self.torch_optimizer.state[flat] = {"step": found[0]["step"].detach().float().cpu().clone(), **mine}
+            for number, parameter in enumerate(self.parameters):
+                mapping = parameter._hp_mapping  # type: ignore[attr-defined]
+                if mapping is None or not _lies_in(mapping.hp_fragment, flat):
+                    # No part of this parameter is this rank's.
+                    continue
+                whole, part = mapping.lp_fragment_address, mapping.hp_fragment_address
+                for name in MOMENTS:
+                    if found[number][name].shape != parameter.shape:
+                        raise ValueError(f"a parameter of shape {tuple(parameter.shape)} has another one's state")
+                    values = found[number][name].flatten().narrow(0, whole.start, whole.numel)
+                    mine[name].narrow(0, part.start, part.numel).copy_(values)
+
+
+def _lies_in(part: Tensor, whole: Tensor) -> bool:
+    return part.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
+
+
+def _deepspeed(device: str) -> Any:
+    """The library, quiet, on this kind of device, in the process group that is there."""
+    # Read when it is imported: it would take a GPU that this job does not use.
+    os.environ["DS_ACCELERATOR"] = "cpu" if device == "cpu" else "cuda"
+    os.environ.setdefault("DS_SKIP_CUDA_CHECK", "1")
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # Newer versions of torch rename what it calls; nobody who trains can change that.
+    warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)
+    import deepspeed
+    import deepspeed.comm
+    import deepspeed.ops
+
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # A kernel for inference on CPUs, which it would compile for a minute at its first start.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if not deepspeed.comm.is_initialized():
+        deepspeed.comm.init_distributed(
+            dist_backend="gloo" if device == "cpu" else "nccl", auto_mpi_discovery=False, verbose=False
+        )
+    return deepspeed
