@@ -62,7 +62,7 @@ def evaluate(
     from ebmkit.evaluation import evaluate_model
 
     loaded = load(model) if isinstance(model, str | Path) else model
-    return evaluate_model(loaded, data, count, seed, batch_size, say=_log.warning)
+    return evaluate_model(loaded, data, count, seed, batch_size, say=_log.warning) or {}
 
 
 def save_images(images: Tensor, path: str | Path) -> None:

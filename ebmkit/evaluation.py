@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ebmkit import recipe as recipes
+from ebmkit.distributed.world import World
 from ebmkit.errors import BadInput
 from ebmkit.lifecycle import Lifecycle
 from ebmkit.model import Model, Progress
@@ -41,9 +42,11 @@ def evaluate_model(
     batch_size: int = 64,
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda message: None,
-) -> dict[str, Any]:
+    world: World | None = None,
+) -> dict[str, Any] | None:
     """The pixel-space Fréchet distance of `count` samples against all images of `data` (or of the recipe).
 
+    In a job of several processes they share the samples; rank 0 has the result, the others None.
     The trackers of the run that the model belongs to, if any, hear of it; what goes wrong there is told to `say`.
     """
     from ebmkit.data import all_images, expand
@@ -55,9 +58,12 @@ def evaluate_model(
     elif not all(is_local(shard) for shard in expand(options.patterns)):
         # A model file may come from anyone: what it names is neither run as a command nor fetched.
         raise BadInput("the model was trained on shards from commands or URLs; name the data with --data")
+    batches = list(model.sample_batches(count, seed, batch_size, progress=progress, world=world))
+    if world is not None and not world.first:
+        return None
     real = from_uint8(all_images(options))
     # Samples are compared as they would be written to a file: within the range of images.
-    samples = model.sample(count, seed, batch_size, progress=progress).clamp(-1, 1)
+    samples = torch.cat(batches).clamp(-1, 1)
     distance = frechet_distance(samples.flatten(1), real.flatten(1))
     results = {"pixel_frechet_distance": distance, "samples": count, "images": len(real), "seed": seed}
     _tell_trackers(model, results, say)

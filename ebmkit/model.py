@@ -16,10 +16,11 @@ from torch import Tensor
 from ebmkit import __version__
 from ebmkit import recipe as recipes
 from ebmkit.device import choose_device
+from ebmkit.distributed.world import Solo, World
 from ebmkit.energy_model import EnergyModel
 from ebmkit.errors import BadInput, PluginMissing, RecipeError
 from ebmkit.files import write_atomically
-from ebmkit.interfaces import PLUGIN_API, Schedule
+from ebmkit.interfaces import PLUGIN_API, Sampler, Schedule
 from ebmkit.noise import PerImageNoise
 from ebmkit.pipeline import build_energy, build_regularizers, cross_check, frozen
 from ebmkit.recipe import Recipe
@@ -82,26 +83,41 @@ class Model:
         batch_size: int = 64,
         overrides: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
+        world: World | None = None,
     ) -> Iterator[Tensor]:
-        """The images of `sample`, batch by batch, for counts that do not fit into memory."""
+        """The images of `sample`, batch by batch, for counts that do not fit into memory.
+
+        In a job of several processes they share the batches, and rank 0 has all of them in their order: the same images
+        whatever their number. The other ranks have none, but must go to the end, too.
+        """
         if count < 1 or batch_size < 1:
             raise BadInput("count and batch_size must be at least 1")
         recipe = self._sampling_recipe(overrides)
         sampler = recipe.sampler.build(recipe.context(self.device))
-        per_image = recipe.time_steps * sampler.steps
-        for first in range(0, count, batch_size):
-            indices = range(first, min(first + batch_size, count))
+        world = world or Solo()
+        batches = [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
+        for number in range(0, len(batches), world.size):
+            together = batches[number : number + world.size]
+            mine = together[world.rank] if world.rank < len(together) else range(0)
 
-            def observe(t: int, _: Tensor, first: int = first, size: int = len(indices)) -> None:
+            def observe(t: int, _: Tensor, before: int = together[0].start, now: int = sum(map(len, together))) -> None:
                 if progress is not None:
-                    done = (recipe.time_steps - t + 1) * sampler.steps
-                    progress(first * per_image + size * done, count * per_image)
+                    done = before * recipe.time_steps + now * (recipe.time_steps - t + 1)
+                    progress(done * sampler.steps, count * recipe.time_steps * sampler.steps)
 
-            noise = PerImageNoise(seed, indices, self.device)
-            x = start_noise(noise, len(indices), self.image_shape, self.device)
-            with frozen(self.energy):
-                x = sweep(self.energy, sampler, x, recipe.time_steps, noise, observe)
-            yield x.float().cpu()
+            drawn = self._sweep(recipe, sampler, seed, mine, observe) if mine else None
+            for part in world.gather(drawn) or ():
+                if part is not None:
+                    yield part
+
+    def _sweep(
+        self, recipe: Recipe, sampler: Sampler, seed: int, indices: range, observe: Callable[[int, Tensor], None]
+    ) -> Tensor:
+        noise = PerImageNoise(seed, indices, self.device)
+        x = start_noise(noise, len(indices), self.image_shape, self.device)
+        with frozen(self.energy):
+            x = sweep(self.energy, sampler, x, recipe.time_steps, noise, observe)
+        return x.float().cpu()
 
     def _sampling_recipe(self, overrides: Mapping[str, Any] | None) -> Recipe:
         if not overrides:

@@ -54,6 +54,8 @@ def run_training(
         if world.size > 1:
             log = RankLog(run.logs, world.rank, redirect=not world.first)
             view = Logged(view if world.first else Silent(), log)
+            held.enter_context(log.recording())
+            world.say = view.say
             log.write(f"rank {world.rank} of {world.size}, process {os.getpid()} on {socket.gethostname()}")
         device = choose_device(recipe.train.device, place)
         held.enter_context(cpu_threads(recipe.train.threads))

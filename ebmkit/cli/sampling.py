@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ebmkit.cli.launching import Gpus, Processes, launch_workers
 from ebmkit.cli.training import SetValues, collect
 from ebmkit.console import console, counting
+from ebmkit.distributed.place import find_place
 
 ModelFile = Annotated[Path, typer.Argument(help="A model.safetensors file.")]
 Device = Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'.")]
@@ -33,22 +36,31 @@ def sample(
     batch_size: BatchSize = 64,
     device: Device = "auto",
     set_values: SetValues = None,
+    gpus: Gpus = None,
+    processes: Processes = None,
 ) -> None:
     """Draw images from a trained model, with one sweep of its sampler.
+
+    The same seed draws the same images on any number of GPUs or processes, which share the batches.
 
     Example: ebmkit sample runs/digits/model.safetensors --count 100 --out digits.png --seed 1
     """
     overrides = collect(set_values, extra)
+    from ebmkit.device import choose_device
+    from ebmkit.distributed.job import taking_part
     from ebmkit.image_files import open_output
     from ebmkit.model import load_model
 
-    target = console()
-    with open_output(out, count) as write:
-        loaded = load_model(model, device)
+    launch_workers(gpus, processes)
+    target, place = console(), find_place()
+    with taking_part(place, target.print) as world, open_output(out, count) if world.first else nullcontext() as write:
+        loaded = load_model(model, choose_device(device, place))
         with counting(target, "sampling", "gradient evaluations") as progress:
-            for images in loaded.sample_batches(count, seed, batch_size, overrides, progress):
-                write(images)
-    target.print(f"{count} images: {out}", markup=False)
+            for images in loaded.sample_batches(count, seed, batch_size, overrides, progress, world):
+                if write is not None:
+                    write(images)
+    if world.first:
+        target.print(f"{count} images: {out}", markup=False)
 
 
 def evaluate(
@@ -59,19 +71,26 @@ def evaluate(
     batch_size: BatchSize = 64,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    gpus: Gpus = None,
+    processes: Processes = None,
 ) -> None:
     """Print the pixel-space Fréchet distance between a model's samples and real images (lower is better; not FID).
 
     Example: ebmkit evaluate runs/digits/model.safetensors --count 512
     """
+    from ebmkit.device import choose_device
+    from ebmkit.distributed.job import taking_part
     from ebmkit.evaluation import evaluate_model
     from ebmkit.model import load_model
 
-    target = console()
-    loaded = load_model(model, device)
-    with counting(target, "sampling", "gradient evaluations") as progress:
-        say = partial(console(stderr=True).print, markup=False)
-        result = evaluate_model(loaded, data, count, seed, batch_size, progress, say)
+    launch_workers(gpus, processes)
+    target, place = console(), find_place()
+    say = partial(console(stderr=True).print, markup=False)
+    with taking_part(place, say) as world, counting(target, "sampling", "gradient evaluations") as progress:
+        loaded = load_model(model, choose_device(device, place))
+        result = evaluate_model(loaded, data, count, seed, batch_size, progress, say, world)
+    if result is None:
+        return
     if as_json:
         typer.echo(json.dumps(result))
     else:

@@ -20,7 +20,8 @@ def taking_part(place: Place, say: Callable[[str], None]) -> Iterator[World]:
     if not isinstance(world, Group):
         yield Solo()
         return
-    watch = Watch(place, say)
+    world.say = say
+    watch = Watch(place, lambda message: world.say(message))
     try:
         with watch.guarding():
             yield world

@@ -16,9 +16,9 @@ from typing import IO
 
 from ebmkit.distributed.place import LAUNCHER
 
-GRACE = 25.0
+GRACE = 15.0
 """Seconds that the others have to end by themselves after one ended badly; then they are told, then killed."""
-PATIENCE = 10.0
+PATIENCE = 5.0
 STOPPED = 130
 """Exit code of a run that was asked to stop."""
 
@@ -53,18 +53,14 @@ def launch(arguments: Sequence[str], count: int, device: str, say: Callable[[str
             )
         )
     with _passing_signals_on(workers):
-        failed = _wait(workers)
-    if failed is not None:
-        code = workers[failed].returncode
-        log = logs[failed]
-        if code < 0:
-            say(f"error: rank {failed} was killed by {signal.Signals(-code).name}; all others were ended")
-        elif log is not None and (text := _text(log)):
-            say(f"rank {failed} said:\n{text}")
+        failed = _wait(workers, say)
+    codes = [worker.returncode for worker in workers]
+    if failed is not None and codes[0] <= 0 and (log := logs[failed]) is not None and (text := _text(log)):
+        # Rank 0 tells what ended the job, unless they never met.
+        say(f"rank {failed} said:\n{text}")
     for log in logs:
         if log is not None:
             log.close()
-    codes = [worker.returncode for worker in workers]
     first = codes[0] or next((code for code in codes if code), 0)
     return 128 - first if first < 0 else first
 
@@ -77,11 +73,11 @@ def free_port() -> int:
     return port
 
 
-def _wait(workers: Sequence[subprocess.Popen[bytes]]) -> int | None:
+def _wait(workers: Sequence[subprocess.Popen[bytes]], say: Callable[[str], None]) -> int | None:
     """Wait for all workers; once one ends badly, the rest have to end, too. The rank that failed first, if one did."""
     failed: int | None = None
     ended_at = told_at = 0.0
-    while any(worker.poll() is None for worker in workers):
+    while None in [worker.poll() for worker in workers]:
         time.sleep(0.1)
         now = time.monotonic()
         if failed is None:
@@ -90,7 +86,9 @@ def _wait(workers: Sequence[subprocess.Popen[bytes]]) -> int | None:
                 (worker.returncode, rank) for rank, worker in enumerate(workers) if worker.returncode not in (None, 0)
             )
             if bad and bad[0][0] != STOPPED:
-                failed, ended_at = bad[0][1], now
+                ended_at, (code, failed) = now, bad[0]
+                if code < 0:
+                    say(f"error: rank {failed} was killed by {signal.Signals(-code).name}; the others are ended")
         elif not told_at and now - ended_at > GRACE:
             told_at = now
             _signal(workers, signal.SIGTERM)

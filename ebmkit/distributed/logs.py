@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+
+from ebmkit.errors import EbmkitError
 
 
 class RankLog:
@@ -16,6 +20,7 @@ class RankLog:
         folder.mkdir(exist_ok=True)
         self.path = folder / f"rank-{rank:04d}.log"
         self.file = self.path.open("a", encoding="utf-8", buffering=1)
+        self.redirected = redirect
         if redirect:
             # The descriptors, so that what libraries in C write goes there, too.
             for stream in (sys.stdout, sys.stderr):
@@ -25,6 +30,20 @@ class RankLog:
     def write(self, message: str) -> None:
         """Add a line, with the time before it."""
         self.file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {message}\n")
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Add the error, if one leaves this block: its message where that is for people, else its traceback."""
+        try:
+            yield
+        except EbmkitError as error:
+            self.write(f"error: {error}")
+            raise
+        except BaseException as error:
+            if not self.redirected:
+                # Elsewhere Python writes it here itself, as the process ends.
+                self.write("".join(traceback.format_exception(error)).rstrip())
+            raise
 
     def also(self, say: Callable[[str], None]) -> Callable[[str], None]:
         """`say`, and a line for each message."""

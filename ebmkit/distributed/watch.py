@@ -22,7 +22,7 @@ from ebmkit.errors import EbmkitError, RankFailed, RankLost
 
 BEAT = 2.0
 """Seconds between signs of life."""
-SILENT = 30.0
+SILENT = 20.0
 """Seconds without one after which a rank counts as dead."""
 LOST = 8.0
 """The same, once a connection to some rank broke."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -38,6 +38,8 @@ class World(ABC):
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    say: Callable[[str], None] = staticmethod(print)
+    """Tells people what ended this process, where nothing else can any more."""
 
     @property
     def first(self) -> bool:
