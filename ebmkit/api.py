@@ -65,6 +65,16 @@ def evaluate(
     return evaluate_model(loaded, data, count, seed, batch_size, say=_log.warning) or {}
 
 
+def export(run: str | Path, out: str | Path, step: int | None = None) -> int:
+    """Write the EMA weights of a run's checkpoint as a model file, as `ebmkit export` does; returns its step.
+
+    Raises `BadInput` where there is no such checkpoint, and where `out` exists.
+    """
+    from ebmkit.exporting import export_model
+
+    return export_model(run, out, step)
+
+
 def save_images(images: Tensor, path: str | Path) -> None:
     """Write images `[B, C, H, W]` in [-1, 1] as `ebmkit sample --out` does: .png, .npz, .safetensors, or a folder.
 

@@ -44,6 +44,8 @@ def choose_device(name: str, place: Place | None = None) -> str:
 
 
 def _device_of(name: str, place: Place) -> str:
+    if place.device == "cuda" and name == "cpu":
+        raise BadInput("--gpus contradicts train.device = 'cpu': add --set train.device=auto, or use --processes")
     if place.device == "cpu" or name == "cpu" or (name == "auto" and place.device is None and not _gpus()):
         return "cpu"
     if name not in ("auto", "cuda"):

@@ -63,7 +63,7 @@ class RunFolder:
     def require(self) -> None:
         """Raise `BadInput` unless this is a run folder."""
         if not self.recipe.is_file():
-            raise BadInput(f"{self.folder}: no run to resume here (no recipe.toml); leave out --resume to start one")
+            raise BadInput(f"{self.folder}: no run here (no recipe.toml); `ebmkit train` without --resume starts one")
 
     def keep_recipe(self, recipe_toml: str) -> None:
         """Replace recipe.toml by what a resumed run goes on with, if it differs; the earlier one is kept beside it."""

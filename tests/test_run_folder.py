@@ -60,7 +60,7 @@ def test_a_file_in_the_way(tmp_path: Path) -> None:
 
 
 def test_require_names_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="no run to resume here"):
+    with pytest.raises(BadInput, match="no run here"):
         RunFolder(tmp_path).require()
 
 

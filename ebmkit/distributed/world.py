@@ -12,12 +12,14 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from ebmkit.distributed.interface import interface_to
 from ebmkit.distributed.place import Place
 from ebmkit.errors import BadInput, RankLost
 
 T = TypeVar("T")
 TIMEOUT = timedelta(minutes=30)
 """How long a rank waits for the others: the first decoding of a large set may take one of them much longer."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _LOST = (
     "connection closed by peer",
     "connection reset",
@@ -159,6 +161,9 @@ def join(place: Place) -> World:
         "MASTER_ADDR": place.address,
         "MASTER_PORT": str(place.port),
     }
+    name = None if place.address in LOOPBACK else interface_to(place.address)
+    if name is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
     backend = "gloo" if cpu_only(place) else "cpu:gloo,cuda:nccl"
     try:
         dist.init_process_group(backend, rank=place.rank, world_size=place.world_size, timeout=TIMEOUT)

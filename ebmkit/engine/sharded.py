@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from ebmkit.distributed.world import lost_peers
@@ -67,20 +68,29 @@ class DeepSpeedEngine(Engine):
         return torch.as_tensor(float("nan") if norm is None else norm, device=device).detach()
 
     def state_dict(self) -> dict[str, Any]:
-        """The moments of whole parameters, gathered from all ranks."""
+        """The moments of whole parameters, gathered from all ranks; whole on rank 0 only."""
         if not self.sharded:
             return self.torch_optimizer.state_dict()
-        from deepspeed.utils import safe_get_full_optimizer_state
-
         group = {key: value for key, value in self.torch_optimizer.param_groups[0].items() if key != "params"}
-        order = list(range(len(self.parameters)))
-        steps = [state["step"] for state in self.torch_optimizer.state.values() if "step" in state]
-        state: dict[int, dict[str, Any]] = {}
-        for number, parameter in enumerate(self.parameters if steps else ()):
-            with lost_peers():
-                moments = {name: safe_get_full_optimizer_state(parameter, name).cpu() for name in MOMENTS}
-            state[number] = {"step": steps[0].detach().float().cpu().clone(), **moments}
-        return {"state": state, "param_groups": [{**group, "params": order}]}
+        told: dict[str, Any] = {"state": {}, "param_groups": [{**group, "params": list(range(len(self.parameters)))}]}
+        kept = self.torch_optimizer.state
+        if not kept:
+            # Before the first step, on every rank alike.
+            return told
+        step = next(iter(kept.values()))["step"].detach().float().cpu()
+        parts = dict(self._parts())
+        for number, parameter in enumerate(self.parameters):
+            moments = {}
+            for name in MOMENTS:
+                whole = torch.zeros(parameter.numel(), dtype=torch.float32, device=parameter.device)
+                if number in parts:
+                    flat, here, there = parts[number]
+                    whole.narrow(0, here.start, here.numel).copy_(kept[flat][name].narrow(0, there.start, there.numel))
+                with lost_peers():
+                    dist.reduce(whole, dst=0)
+                moments[name] = whole.reshape(parameter.shape).cpu()
+            told["state"][number] = {"step": step.clone(), **moments}
+        return told
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back the moments: all of them, or the part of this rank."""
@@ -92,21 +102,29 @@ class DeepSpeedEngine(Engine):
             return
         if len(found) != len(self.parameters):
             raise ValueError(f"the optimizer has {len(self.parameters)} parameters, its state {len(found)}")
+        for number, parameter in enumerate(self.parameters):
+            if any(found[number][name].shape != parameter.shape for name in MOMENTS):
+                raise ValueError(f"parameter {number} has shape {tuple(parameter.shape)}, and its state another one")
+        kept = self.torch_optimizer.state
         for flat in self.engine.optimizer.single_partition_of_fp32_groups:
-            mine = {name: torch.zeros_like(flat) for name in MOMENTS}
-            # On the host, where AdamW keeps it unless it is fused.
-            self.torch_optimizer.state[flat] = {"step": found[0]["step"].detach().float().cpu().clone(), **mine}
+            # The count of steps stays on the host, where AdamW keeps it.
+            step = found[0]["step"].detach().float().cpu().clone()
+            kept[flat] = {"step": step, **{name: torch.zeros_like(flat) for name in MOMENTS}}
+        for number, (flat, here, there) in self._parts():
+            for name in MOMENTS:
+                values = found[number][name].flatten().narrow(0, here.start, here.numel)
+                kept[flat][name].narrow(0, there.start, there.numel).copy_(values)
+
+    def _parts(self) -> Iterator[tuple[int, tuple[Tensor, Any, Any]]]:
+        """(parameter's number, (this rank's flat tensor, the place in the parameter, the place in the flat tensor)).
+
+        Of the parameters of which this rank keeps a part; a place has a `start` and a length `numel`.
+        """
+        for flat in self.engine.optimizer.single_partition_of_fp32_groups:
             for number, parameter in enumerate(self.parameters):
-                mapping = parameter._hp_mapping  # type: ignore[attr-defined]
-                if mapping is None or not _lies_in(mapping.hp_fragment, flat):
-                    # No part of this parameter is this rank's.
-                    continue
-                whole, part = mapping.lp_fragment_address, mapping.hp_fragment_address
-                for name in MOMENTS:
-                    if found[number][name].shape != parameter.shape:
-                        raise ValueError(f"a parameter of shape {tuple(parameter.shape)} has another one's state")
-                    values = found[number][name].flatten().narrow(0, whole.start, whole.numel)
-                    mine[name].narrow(0, part.start, part.numel).copy_(values)
+                mapping = parameter._hp_mapping  # type: ignore[attr-defined] # DeepSpeed's own bookkeeping
+                if mapping is not None and _lies_in(mapping.hp_fragment, flat):
+                    yield number, (flat, mapping.lp_fragment_address, mapping.hp_fragment_address)
 
 
 def _lies_in(part: Tensor, whole: Tensor) -> bool:

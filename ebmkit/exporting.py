@@ -1,0 +1,54 @@
+"""From a checkpoint to a model file, without the engine that trained it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from ebmkit import recipe as recipes
+from ebmkit.checkpoint import SHARED
+from ebmkit.errors import BadInput
+from ebmkit.model import save_model
+from ebmkit.pipeline import build_energy, build_regularizers
+from ebmkit.run_folder import RunFolder
+from ebmkit.state_file import load_state
+
+
+def export_model(folder: str | Path, out: str | Path, step: int | None = None) -> int:
+    """Write the EMA weights of a run's checkpoint (the newest, or that of `step`) as a model file; returns its step.
+
+    Raises `BadInput` where there is no such run or checkpoint, and where `out` exists.
+    """
+    run, out = RunFolder(Path(folder)), Path(out)
+    run.require()
+    found = dict(run.complete_checkpoints())
+    if not found:
+        raise BadInput(f"{run.folder}: has no checkpoint yet")
+    chosen = max(found) if step is None else step
+    if chosen not in found:
+        raise BadInput(f"{run.folder}: has no checkpoint of step {step}; there are {', '.join(map(str, found))}")
+    if out.exists():
+        raise BadInput(f"{out}: already exists and is never overwritten; choose another name by --out")
+    if not out.absolute().parent.is_dir():
+        raise BadInput(f"{out}: there is no folder {out.parent}")
+    recipe = recipes.from_table(recipes.read_toml(run.recipe), str(run.recipe), _name(run))
+    shared = load_state(found[chosen] / SHARED)
+    context = recipe.context()
+    energy = build_energy(recipe, context, build_regularizers(recipe, context))
+    averaged = {key.removeprefix("module."): value for key, value in shared["ema"].items() if key != "n_averaged"}
+    try:
+        energy.load_state_dict(averaged)
+    except RuntimeError as error:
+        raise BadInput(f"{found[chosen]}: does not fit the run's recipe: {str(error).splitlines()[0]}") from error
+    save_model(out, energy, recipe, int(shared["images_seen"]), chosen)
+    return chosen
+
+
+def _name(run: RunFolder) -> str:
+    """The recipe's name: recipe.toml does not hold it, the run's own model file does."""
+    try:
+        with safe_open(run.model, framework="pt") as file:
+            return (file.metadata() or {}).get("name", run.folder.name)
+    except (OSError, SafetensorError):
+        return run.folder.name
