@@ -118,7 +118,7 @@ def check_plugin(name: str, image_shape: tuple[int, int, int] | None = None) -> 
     plugins = find_plugins(name)
     for plugin in plugins:
         if isinstance(plugin, BrokenPlugin):
-            raise PluginMissing(f"{plugin.plugin} ({plugin.distribution} {plugin.version}): {plugin.reason}")
+            raise PluginMissing(f"{plugin.label}: {plugin.reason}")
     return list(check_plugins([plugin for plugin in plugins if isinstance(plugin, LoadedPlugin)], image_shape))
 
 

@@ -126,7 +126,7 @@ def save_model(path: Path, energy: EnergyModel, recipe: Recipe, images_seen: int
     options = [part.options for part in recipe.parts.values()] + [recipe.optimizer]
     used |= {("schedule", value.name) for item in options for _, value in item if isinstance(value, Schedule)}
     found = [registry.find(kind, name) for kind, name in sorted(used)]
-    plugins = {f"{item.kind}.{item.name}": f"{item.distribution} {item.version}" for item in found}
+    plugins = {f"{item.kind}.{item.name}": item.source for item in found}
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),

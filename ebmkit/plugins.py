@@ -24,8 +24,26 @@ DISABLE_VARIABLE = "EBMKIT_DISABLE_PLUGINS"
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 
 
+class Origin:
+    """Where something came from, as every message says it."""
+
+    plugin: str
+    distribution: str
+    version: str
+
+    @property
+    def source(self) -> str:
+        """`ebmkit-r1 0.1.0`."""
+        return f"{self.distribution} {self.version}".strip()
+
+    @property
+    def label(self) -> str:
+        """`r1 (ebmkit-r1 0.1.0)`."""
+        return f"{self.plugin} ({self.source})"
+
+
 @dataclass(frozen=True)
-class Registered:
+class Registered(Origin):
     """A component class and where it came from."""
 
     kind: str
@@ -35,9 +53,14 @@ class Registered:
     distribution: str
     version: str
 
+    @property
+    def label(self) -> str:
+        """`regularizer 'r1' (ebmkit-r1 0.1.0)`."""
+        return f"{self.kind} '{self.name}' ({self.source})"
+
 
 @dataclass(frozen=True)
-class BrokenPlugin:
+class BrokenPlugin(Origin):
     """A plugin that was found but cannot be used, and why."""
 
     plugin: str
@@ -48,7 +71,7 @@ class BrokenPlugin:
 
 
 @dataclass(frozen=True)
-class LoadedPlugin:
+class LoadedPlugin(Origin):
     """A plugin's module and its components."""
 
     plugin: str

@@ -71,7 +71,7 @@ class Registry:
             hint = f"; installed: {names}"
         if self.broken:
             hint = hint.removesuffix("?")
-            reasons = "; ".join(f"{b.plugin} ({b.distribution} {b.version}): {b.reason}" for b in self.broken)
+            reasons = "; ".join(f"{b.label}: {b.reason}" for b in self.broken)
             hint += f". Plugins that did not load: {reasons}"
         raise PluginMissing(message + hint)
 
@@ -81,7 +81,7 @@ class Registry:
 
 
 def _ambiguity(kind: str, name: str, found: Iterable[Registered]) -> str:
-    sources = " and ".join(f"{i.distribution} {i.version} (plugin '{i.plugin}')" for i in found)
+    sources = " and ".join(f"{i.source} (plugin '{i.plugin}')" for i in found)
     return (
         f"{kind} '{name}' is ambiguous: {sources} provide it; uninstall one, or disable its plugin with "
         f"{DISABLE_VARIABLE}=PLUGIN"

@@ -77,9 +77,7 @@ def list_plugins(as_json: AsJson = False) -> None:
     for message in registry.ambiguous:
         console(stderr=True).print(message, markup=False)
     for fault in broken:
-        console(stderr=True).print(
-            f"not loaded: {fault.plugin} ({fault.distribution} {fault.version}): {fault.reason}", markup=False
-        )
+        console(stderr=True).print(f"not loaded: {fault.label}: {fault.reason}", markup=False)
 
 
 def describe(
