@@ -54,5 +54,9 @@ class HookFailed(TrainingFailed):
     """A plugin's lifecycle hook raised an error and `train.hook_errors` is "fatal"; the run can be resumed."""
 
 
+class ComponentFailed(EbmkitError):
+    """A component raised an error of its own, which is the `__cause__`, or gave back what its interface forbids."""
+
+
 class PluginMissing(BadInput):
     """A recipe or a model file needs a plugin that is not installed, or that did not load."""

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from ebmkit import __version__
 from ebmkit import recipe as recipes
+from ebmkit.blame import blamed_on
 from ebmkit.device import choose_device
 from ebmkit.energy_model import EnergyModel
 from ebmkit.errors import BadInput, PluginMissing, RecipeError
 from ebmkit.files import write_atomically
 from ebmkit.interfaces import PLUGIN_API, Schedule
 from ebmkit.noise import PerImageNoise
-from ebmkit.pipeline import build_energy, build_regularizers, cross_check, frozen
+from ebmkit.pipeline import build_energy, build_part, build_regularizers, cross_check, frozen, problems_of
 from ebmkit.recipe import Recipe
 from ebmkit.registry import default_registry
 from ebmkit.sampling import start_noise, sweep
@@ -87,8 +88,9 @@ class Model:
         if count < 1 or batch_size < 1:
             raise BadInput("count and batch_size must be at least 1")
         recipe = self._sampling_recipe(overrides)
-        sampler = recipe.sampler.build(recipe.context(self.device))
-        per_image = recipe.time_steps * sampler.steps
+        sampler = build_part(recipe.sampler, recipe.context(self.device))
+        with blamed_on(sampler, "steps"):
+            per_image = recipe.time_steps * sampler.steps
         for first in range(0, count, batch_size):
             indices = range(first, min(first + batch_size, count))
 
@@ -111,7 +113,7 @@ class Model:
                 raise BadInput(f"--set {key}: a trained model takes sampler options only, such as sampler.steps=5")
         table = self.recipe.to_table()
         changed = recipes.from_table(table, "the model's recipe", self.recipe.name, overrides)
-        problems = changed.sampler.component.problems(changed.sampler.options, changed.context())
+        problems = problems_of(changed.sampler, changed.context())
         if problems:
             raise BadInput("; ".join(f"sampler.{problem}" for problem in problems))
         return changed
