@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ebmkit import calls
 from ebmkit import checkpoint as checkpoints
+from ebmkit.blame import wrong
 from ebmkit.chains import BufferChains
 from ebmkit.data import ImageSource, open_images
 from ebmkit.energy_model import EnergyModel
@@ -26,7 +28,7 @@ from ebmkit.lifecycle import Lifecycle
 from ebmkit.model import save_model
 from ebmkit.noise import PerImageNoise, generator, stream_seed
 from ebmkit.pictures import save_grid
-from ebmkit.pipeline import build_energy, build_regularizers, frozen
+from ebmkit.pipeline import build_energy, build_part, build_regularizers, frozen
 from ebmkit.recipe import Recipe
 from ebmkit.registry import default_registry
 from ebmkit.run_folder import RunFolder, RunInfo
@@ -77,9 +79,9 @@ class Trainer:
         self.model = build_energy(recipe, context, self.regularizers)
         self.ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.train.ema_decay))  # type: ignore[no-untyped-call]
         self.engine: Engine = PlainEngine(self.model, recipe.optimizer)
-        self.sampler: Sampler = recipe.sampler.build(context)
-        self.buffer: Buffer = recipe.buffer.build(context)
-        self.objective: Objective = recipe.objective.build(context)
+        self.sampler: Sampler = build_part(recipe.sampler, context)
+        self.buffer: Buffer = build_part(recipe.buffer, context)
+        self.objective: Objective = build_part(recipe.objective, context)
         self.step = self.images_seen = 0
         if saved is not None:
             self._restore(saved)
@@ -161,14 +163,14 @@ class Trainer:
 
         chains = BufferChains(self.model, self.sampler, self.buffer, random)
         with frozen(self.model), torch.no_grad():
-            pairs = self.objective.pairs(self.model, x_pos, batch.labels, chains, random)
+            pairs = calls.pairs(self.objective, self.model, x_pos, batch.labels, chains, random)
         loss, metrics = self._loss(pairs, random)
 
         learning_rate = recipe.optimizer.learning_rate(self.step / recipe.train.steps)
         gradient_norm = self.engine.step(loss, learning_rate)
         self.ema.update_parameters(self.model)
         if pairs.slots is not None:
-            self.buffer.store(pairs.slots, pairs.x_neg)
+            calls.store(self.buffer, pairs.slots, pairs.x_neg)
         self.all_finite &= torch.isfinite(loss.detach()) & torch.isfinite(gradient_norm)
         self.step += 1
         self.images_seen += recipe.train.batch_size
@@ -177,15 +179,17 @@ class Trainer:
         return metrics
 
     def _loss(self, pairs: Pairs, random: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        loss, named = self.objective.loss(pairs)
+        loss, named = calls.loss(self.objective, pairs)
         metrics = dict(named)
         for number, regularizer in enumerate(self.regularizers):
-            term = regularizer.penalty(pairs, random)
+            term = calls.penalty(regularizer, pairs, random)
             if term is not None:
                 loss = loss + term.value
                 alone = sum(other.name == regularizer.name for other in self.regularizers) == 1
                 source = regularizer.name if alone else f"{regularizer.name}.{number}"
                 metrics |= {f"{source}/{name}": value for name, value in term.metrics.items()}
+        if not loss.requires_grad:
+            raise wrong(self.objective, "its loss() does not depend on the network's parameters: nothing to train")
         # The loss comes first in every row, and no component's metric of that name takes its place.
         return loss, {"loss": loss.detach()} | metrics | {"loss": loss.detach()}
 
