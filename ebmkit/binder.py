@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from ebmkit.blame import blamed_on
 from ebmkit.errors import PluginMissing, Problem
 from ebmkit.interfaces import BaseOptions
-from ebmkit.registry import Registry, suggest
+from ebmkit.registry import Registry, article, suggest
 from ebmkit.schedule_option import CONSTANT, takes_schedule
 
 OptionsT = TypeVar("OptionsT", bound=BaseOptions)
@@ -143,8 +143,9 @@ class Binder:
         use = table.pop("use", None)
         if not isinstance(use, str):
             names = ", ".join(self.registry.names(kind))
-            article = "an" if kind[0] in "aeo" else "a"
-            fault = f"needs `use`, the name of {article} {kind}" if use is None else f"must be text, not {show(use)}"
+            fault = (
+                f"needs `use`, the name of {article(kind)} {kind}" if use is None else f"must be text, not {show(use)}"
+            )
             self.complain(path if use is None else f"{path}.use", f"{fault}; installed: {names}")
             return None
         try:

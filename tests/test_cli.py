@@ -158,7 +158,7 @@ def test_a_broken_plugin_is_listed_and_hurts_nobody(tmp_path: Path) -> None:
     env = environment(PYTHONPATH=str(tmp_path))
     result = run_process("list-plugins", cwd=tmp_path, env=env)
     assert result.code == 0
-    assert "not loaded: broken (brokenplug 0.3): RuntimeError: it is broken" in result.err
+    assert "not loaded: RuntimeError: it is broken [broken (brokenplug 0.3)]" in result.err
     assert run_process("check", "digits", cwd=tmp_path, env=env).code == 0
 
 
