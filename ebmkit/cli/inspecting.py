@@ -133,7 +133,10 @@ def schema() -> None:
     """
     from ebmkit import api
 
-    typer.echo(json.dumps(api.schema(), indent=2))
+    def warn(message: str) -> None:
+        console(stderr=True).print(f"warning: {message}", markup=False)
+
+    typer.echo(json.dumps(api.schema(warn), indent=2))
 
 
 def add_to(app: typer.Typer) -> None:
