@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from ebmkit_buffers.cyclic import Cyclic
 from torch import Tensor
 
-from ebmkit import BufferedObjective, Energy, EnergyModel, Pairs, Regularizer, Sampler, SweepBudget, Term
+from ebmkit import BufferedObjective, Energy, EnergyModel, Pairs, Regularizer, Sampler, Schedule, SweepBudget, Term
 from ebmkit.blame import blamed_on, label_of
 from ebmkit.errors import BadInput, ComponentFailed
 from ebmkit.model import load_model
@@ -94,8 +96,12 @@ def recipe_with(shards: str, component: Any) -> Recipe:
     """A recipe of the parts above, one of them replaced."""
     parts: dict[str, Any] = {kind.kind: kind for kind in (Mean, Stay, Plain, Small)}
     parts[component.kind] = component
-    built = {kind: Part(kind, item, item.Options()) for kind, item in parts.items()}
-    return replace(tiny_recipe(shards), regularizers=(built.pop("regularizer"),), **built)
+    recipe = tiny_recipe(shards)
+    built = {
+        kind: Part(kind, item, recipe.buffer.options if kind == "buffer" else item.Options())
+        for kind, item in parts.items()
+    }
+    return replace(recipe, regularizers=(built.pop("regularizer"),), **built)
 
 
 def check(recipe: Recipe, _: Path) -> None:
@@ -170,6 +176,9 @@ FAULTS: dict[str, tuple[Callable[[Recipe, Path], None], Any, str]] = {
     ),
     "loss is None": (train, faulty(Plain, "loss", gives(None)), "loss() must return an ebmkit.Term, not NoneType"),
     "pairs is a tuple": (train, faulty(Plain, "pairs", gives((1, 2))), "pairs() must return ebmkit.Pairs, not tuple"),
+    "draw is a tuple": (train, faulty(Cyclic, "draw", gives((1, 2))), "draw() must return an ebmkit.Draw, not tuple"),
+    "draw raises": (train, faulty(Cyclic, "draw", divide), f"draw() {RAISED}"),
+    "store raises": (train, faulty(Cyclic, "store", divide), f"store() {RAISED}"),
     "pairs raises": (train, faulty(Plain, "pairs", divide), f"pairs() {RAISED}"),
     "refine raises": (train, faulty(Stay, "refine", divide), f"refine() {RAISED}"),
     "refine changes the type": (
@@ -185,6 +194,35 @@ FAULTS: dict[str, tuple[Callable[[Recipe, Path], None], Any, str]] = {
     ),
     "refine forgets to return": (train, faulty(Stay, "refine", gives(None)), "and must return as much, not NoneType"),
 }
+
+
+class Speed(Schedule):
+    """No number."""
+
+    name = "speed"
+
+    def __call__(self, progress: float) -> Any:
+        return "fast" if progress else 1 / 0
+
+
+class Half(Speed):
+    """No number, after half of the training."""
+
+    name = "half"
+
+    def __call__(self, progress: float) -> Any:
+        return 1e-4 if progress < 0.5 else "fast"
+
+
+def test_a_learning_rate_that_is_none(shards: str) -> None:
+    recipe = tiny_recipe(shards)
+    for schedule, told in (
+        (Speed, rf"^schedule 'speed' \({__name__}\): its call {re.escape(RAISED)}"),
+        (Half, rf"^schedule 'half' \({__name__}\): it must return a number, not 'fast'"),
+    ):
+        optimizer = recipe.optimizer.model_copy(update={"learning_rate": schedule(schedule.Options())})
+        with pytest.raises(ComponentFailed, match=told):
+            cross_check(replace(recipe, optimizer=optimizer), "mine.toml")
 
 
 @pytest.mark.parametrize("fault", FAULTS)
