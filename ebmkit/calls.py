@@ -5,6 +5,7 @@ is held against their interface, so that a fault is found where it is made.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,6 +48,21 @@ def store(buffer: Buffer, slots: Tensor, x: Tensor) -> None:
     """`buffer.store`."""
     with blamed_on(buffer, "store()"):
         buffer.store(slots, x)
+
+
+class Saved:
+    """A buffer as a checkpoint takes it."""
+
+    def __init__(self, buffer: Buffer) -> None:
+        self.buffer = buffer
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """`buffer.state_dict`."""
+        with blamed_on(self.buffer, "state_dict()"):
+            state: object = self.buffer.state_dict()
+        if not isinstance(state, Mapping):
+            raise wrong(self.buffer, f"state_dict() must return a dictionary, not {_told(state)}")
+        return state
 
 
 def pairs(

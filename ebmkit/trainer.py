@@ -236,7 +236,7 @@ class Trainer:
     def _save(self) -> None:
         self._require_finite()
         shared: dict[str, checkpoints.Stateful] = {"model": self.model, "ema": self.ema, "engine": self.engine}
-        local: dict[str, checkpoints.Stateful] = {"buffer": self.buffer, "data": self.data}
+        local: dict[str, checkpoints.Stateful] = {"buffer": calls.Saved(self.buffer), "data": self.data}
         keep = self.recipe.train.keep_checkpoints
         if self.run.metrics.is_file():
             # A checkpoint promises the lines up to its step, even after a power cut.

@@ -268,6 +268,25 @@ def test_a_component_that_fails_within_another_is_the_one_that_is_told(tmp_path:
         train(recipe_with(shards, faulty(Stay, "refine", divide)), tmp_path)
 
 
+def test_a_state_that_is_none(tmp_path: Path, shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, (state_dict, told) in enumerate(
+        ((divide, "raised ZeroDivisionError"), (gives([]), "must return a dictionary, not list"))
+    ):
+        monkeypatch.setattr(Cyclic, "state_dict", state_dict)
+        told = rf"buffer 'cyclic' \(ebmkit [\w.]+\): state_dict\(\) {told}"
+        with pytest.raises(ComponentFailed, match=told):
+            new_trainer(tmp_path / f"run-{number}", tiny_recipe(shards, train__steps=1)).train()
+
+
+def test_the_place_says_which_plugin_it_is_in(tmp_path: Path, shards: str) -> None:
+    """A sampler calls the network of another plugin, which fails."""
+    trainer = new_trainer(tmp_path / "run", tiny_recipe(shards))
+    trainer.model.stem = torch.nn.Identity()
+    place = r"\(network\.py, line \d+, in plugin unet \(ebmkit [\w.]+\)\)$"
+    with pytest.raises(ComponentFailed, match=rf"^sampler 'langevin' \(ebmkit .*refine\(\) raised \w+: .*{place}"):
+        trainer.train_step()
+
+
 def test_an_installed_component_is_named_with_its_distribution() -> None:
     from ebmkit_wgan.regularizers import WganLP
 
