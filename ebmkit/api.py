@@ -128,10 +128,10 @@ def check_plugin(name: str, image_shape: tuple[int, int, int] | None = None) -> 
     plugins = find_plugins(name)
     for plugin in plugins:
         if isinstance(plugin, BrokenPlugin):
-            raise PluginMissing(f"{plugin.plugin} ({plugin.distribution} {plugin.version}): {plugin.reason}")
+            raise PluginMissing(f"{plugin.label}: {plugin.reason}")
     return list(check_plugins([plugin for plugin in plugins if isinstance(plugin, LoadedPlugin)], image_shape))
 
 
-def schema() -> dict[str, Any]:
-    """The JSON Schema of a recipe, with the options of every installed component."""
-    return recipe_schema(default_registry())
+def schema(warn: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """The JSON Schema of a recipe, with every installed component; `warn` is told of those whose options have none."""
+    return recipe_schema(default_registry(), warn or _log.warning)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from datetime import date, time
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from ebmkit.blame import blamed_on
 from ebmkit.errors import PluginMissing, Problem
 from ebmkit.interfaces import BaseOptions
-from ebmkit.registry import Registry, suggest
+from ebmkit.registry import Registry, article, suggest
 from ebmkit.schedule_option import CONSTANT, takes_schedule
 
 OptionsT = TypeVar("OptionsT", bound=BaseOptions)
@@ -99,8 +101,10 @@ class Binder:
         self.complain(path, f"must be a table, not {show(value)}")
         return None
 
-    def options(self, model: type[OptionsT], values: Mapping[str, Any], path: str) -> OptionsT | None:
-        """The options that `values` give, or None after noting what is wrong with them."""
+    def options(
+        self, model: type[OptionsT], values: Mapping[str, Any], path: str, owner: type | None = None
+    ) -> OptionsT | None:
+        """The options that `values` give (of the component `owner`, if any), or None after noting what is wrong."""
         before = len(self.problems)
         bound: dict[str, Any] = {}
         for key, raw in values.items():
@@ -119,11 +123,12 @@ class Binder:
                 if value is None:
                     continue
             bound[key] = value
-        try:
-            result = model.model_validate(bound)
-        except ValidationError as error:
+        # Options of a plugin may have validators of their own.
+        with nullcontext() if owner is None else blamed_on(owner, "the check of its options"):
+            result = _validated(model, bound)
+        if isinstance(result, ValidationError):
             # A key that was given and is not bound has had its complaint.
-            self._translate(error, bound, path, skip=values.keys() - bound.keys())
+            self._translate(result, bound, path, skip=values.keys() - bound.keys())
             return None
         for key in bound:
             if _exceeds_64_bits(getattr(result, key)):
@@ -138,8 +143,9 @@ class Binder:
         use = table.pop("use", None)
         if not isinstance(use, str):
             names = ", ".join(self.registry.names(kind))
-            article = "an" if kind[0] in "aeo" else "a"
-            fault = f"needs `use`, the name of {article} {kind}" if use is None else f"must be text, not {show(use)}"
+            fault = (
+                f"needs `use`, the name of {article(kind)} {kind}" if use is None else f"must be text, not {show(use)}"
+            )
             self.complain(path if use is None else f"{path}.use", f"{fault}; installed: {names}")
             return None
         try:
@@ -147,7 +153,7 @@ class Binder:
         except PluginMissing as error:
             self.complain(f"{path}.use", str(error))
             return None
-        options = self.options(component.Options, table, path)
+        options = self.options(component.Options, table, path, component)
         return None if options is None else (component, options)
 
     def schedule(self, value: object, path: str) -> Any:
@@ -158,7 +164,10 @@ class Binder:
         if table is not value:
             # Who writes `noise = nan` knows of no `noise.value`.
             self.problems[before:] = [Problem(path, problem.message) for problem in self.problems[before:]]
-        return None if found is None else found[0](found[1])
+        if found is None:
+            return None
+        with blamed_on(found[0], "its constructor"):
+            return found[0](found[1])
 
     def _translate(self, error: ValidationError, bound: Mapping[str, Any], path: str, skip: Iterable[str]) -> None:
         by_field: dict[str, list[_Fault]] = {}
@@ -174,6 +183,13 @@ class Binder:
             # Once: each item that an empty list lacks is a fault of its own to pydantic.
             for where, message in dict.fromkeys(told):
                 self.complain(where, message)
+
+
+def _validated(model: type[OptionsT], values: Mapping[str, Any]) -> OptionsT | ValidationError:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        return error
 
 
 class _Fault(NamedTuple):

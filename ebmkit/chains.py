@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ebmkit import calls
 from ebmkit.interfaces import Buffer, Draw, EnergyFunction, Sampler
 from ebmkit.noise import GeneratorNoise
 
@@ -17,8 +18,8 @@ class BufferChains:
 
     def draw(self, n: int) -> Draw:
         """`n` chains from the buffer."""
-        return self.buffer.draw(n, self.random)
+        return calls.draw(self.buffer, n, self.random)
 
     def refine(self, x: Tensor, t: Tensor, energy: EnergyFunction | None = None) -> Tensor:
         """K sampler steps on the trained energy, or on another one."""
-        return self.sampler.refine(energy or self.energy, x, t, GeneratorNoise(self.random))
+        return calls.refine(self.sampler, energy or self.energy, x, t, GeneratorNoise(self.random))

@@ -28,7 +28,11 @@ LABELS = {
 }
 """How the live view names the metrics that it always shows first; others follow under their own names."""
 HIDDEN = ("step", "images", "skipped_images", "contrastive_divergence")
-PLAIN = ("loss", "energy_data", "energy_samples", "gradient_norm", "learning_rate", "images_per_second")
+PLAIN = ("loss", "energy_data", "energy_samples"), ("gradient_norm", "learning_rate", "images_per_second")
+"""What a line in a pipe begins and ends with; the others, such as penalties, stand between."""
+WARNING = "warning: "
+"""How messages begin that tell of something wrong."""
+MOST_WARNINGS = 5
 PLAIN_SECONDS = 5.0
 """Seconds between lines in a pipe."""
 
@@ -74,6 +78,8 @@ class LiveView:
         self.steps = 0
         self.task = self.progress.add_task("loading images", total=None, unit="images")
         self.printed = float("-inf")
+        self.training = False
+        self.warnings: list[str] = []
 
     def __enter__(self) -> LiveView:
         if self.console.is_terminal:
@@ -85,12 +91,19 @@ class LiveView:
     ) -> None:
         if self.console.is_terminal:
             self.live.stop()
+        # Of hours of output, the end is what a person reads.
+        if self.warnings:
+            count = len(self.warnings)
+            self.say(f"{count} warning{'s' if count > 1 else ''} while training:")
+            for message in self.warnings[:MOST_WARNINGS]:
+                self.say(f"  {message}")
+            if count > MOST_WARNINGS:
+                self.say("  ... and more, above")
 
     def __rich__(self) -> Group:
         """The picture that rich draws."""
         table = Table.grid(padding=(0, 3))
-        shown = {LABELS[name]: self.row[name] for name in LABELS if name in self.row}
-        shown |= {name: value for name, value in self.row.items() if name not in LABELS and name not in HIDDEN}
+        shown = {LABELS[name]: self.row[name] for name in LABELS if name in self.row} | _others(self.row)
         # Not as markup: rich would show it as it is beside a message that is printed without markup.
         cells = [Text.assemble((name, "dim"), f" {value:.5g}") for name, value in shown.items()]
         for first in range(0, len(cells), 3):
@@ -100,6 +113,7 @@ class LiveView:
     def begin(self, first: int, steps: int) -> None:
         """Training goes from step `first` to `steps`."""
         self.steps = steps
+        self.training = True
         # A fresh task: the time to load images does not count into the time that is left.
         self.progress.remove_task(self.task)
         self.task = self.progress.add_task("training", total=steps, completed=first, unit="steps")
@@ -115,11 +129,15 @@ class LiveView:
         last = row["step"] >= self.steps
         if not self.console.is_terminal and (last or now - self.printed >= PLAIN_SECONDS):
             self.printed = now
-            values = "  ".join(f"{name} {row[name]:.5g}" for name in PLAIN if name in row)
-            self.console.print(f"step {row['step']:.0f}/{self.steps}  {values}")
+            begin, end = PLAIN
+            names = [*begin, *_others(row), *end]
+            values = "  ".join(f"{name} {row[name]:.5g}" for name in names if name in row)
+            self.console.print(f"step {row['step']:.0f}/{self.steps}  {values}", markup=False)
 
     def say(self, message: str) -> None:
-        """Something that a person should know."""
+        """Something that a person should know; warnings that come while it trains are repeated at the end."""
+        if self.training and message.startswith(WARNING):
+            self.warnings.append(message.removeprefix(WARNING))
         self.console.print(message, markup=False)
 
     def loading(self, done: int, total: int | None) -> None:
@@ -133,6 +151,11 @@ class Logged:
     def __init__(self, view: View, log: RankLog) -> None:
         self.begin, self.step, self.metrics, self.loading = view.begin, view.step, view.metrics, view.loading
         self.say = log.also(view.say)
+
+
+def _others(row: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of components, such as penalties, in the order of the row."""
+    return {name: value for name, value in row.items() if name not in LABELS and name not in HIDDEN}
 
 
 class Silent:

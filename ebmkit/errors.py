@@ -34,7 +34,9 @@ class RecipeError(BadInput):
         count = len(self.problems)
         width = max((len(p.path) for p in self.problems), default=0)
         lines = [f"{source}: {count} problem{'s' if count != 1 else ''}"]
-        lines += [f"  {p.path:<{width}}  {p.message}" for p in self.problems]
+        # A message of several lines stands in a column of its own.
+        inner = "\n" + " " * (width + 4)
+        lines += [f"  {p.path:<{width}}  {p.message.replace(chr(10), inner)}" for p in self.problems]
         super().__init__("\n".join(lines))
 
 
@@ -64,6 +66,10 @@ class RankFailed(TrainingFailed):
 
 class HookFailed(TrainingFailed):
     """A plugin's lifecycle hook raised an error and `train.hook_errors` is "fatal"; the run can be resumed."""
+
+
+class ComponentFailed(EbmkitError):
+    """A component raised an error of its own, which is the `__cause__`, or gave back what its interface forbids."""
 
 
 class PluginMissing(BadInput):

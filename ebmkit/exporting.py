@@ -49,6 +49,6 @@ def _name(run: RunFolder) -> str:
     """The recipe's name: recipe.toml does not hold it, the run's own model file does."""
     try:
         with safe_open(run.model, framework="pt") as file:
-            return (file.metadata() or {}).get("name", run.folder.name)
+            return str((file.metadata() or {}).get("name", run.folder.name))
     except (OSError, SafetensorError):
         return run.folder.name

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ebmkit import __version__
 from ebmkit import recipe as recipes
+from ebmkit.blame import blamed_on
 from ebmkit.device import choose_device
 from ebmkit.distributed.world import Solo, World
 from ebmkit.energy_model import EnergyModel
@@ -22,7 +23,7 @@ from ebmkit.errors import BadInput, PluginMissing, RecipeError
 from ebmkit.files import write_atomically
 from ebmkit.interfaces import PLUGIN_API, Sampler, Schedule
 from ebmkit.noise import PerImageNoise
-from ebmkit.pipeline import build_energy, build_regularizers, cross_check, frozen
+from ebmkit.pipeline import build_energy, build_part, build_regularizers, cross_check, frozen, problems_of
 from ebmkit.recipe import Recipe
 from ebmkit.registry import default_registry
 from ebmkit.sampling import start_noise, sweep
@@ -93,7 +94,9 @@ class Model:
         if count < 1 or batch_size < 1:
             raise BadInput("count and batch_size must be at least 1")
         recipe = self._sampling_recipe(overrides)
-        sampler = recipe.sampler.build(recipe.context(self.device))
+        sampler = build_part(recipe.sampler, recipe.context(self.device))
+        with blamed_on(sampler, "steps"):
+            steps = sampler.steps
         world = world or Solo()
         batches = [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
         for number in range(0, len(batches), world.size):
@@ -103,7 +106,7 @@ class Model:
             def observe(t: int, _: Tensor, before: int = together[0].start, now: int = sum(map(len, together))) -> None:
                 if progress is not None:
                     done = before * recipe.time_steps + now * (recipe.time_steps - t + 1)
-                    progress(done * sampler.steps, count * recipe.time_steps * sampler.steps)
+                    progress(done * steps, count * recipe.time_steps * steps)
 
             drawn = self._sweep(recipe, sampler, seed, mine, observe) if mine else None
             for part in world.gather(drawn) or ():
@@ -127,7 +130,7 @@ class Model:
                 raise BadInput(f"--set {key}: a trained model takes sampler options only, such as sampler.steps=5")
         table = self.recipe.to_table()
         changed = recipes.from_table(table, "the model's recipe", self.recipe.name, overrides)
-        problems = changed.sampler.component.problems(changed.sampler.options, changed.context())
+        problems = problems_of(changed.sampler, changed.context())
         if problems:
             raise BadInput("; ".join(f"sampler.{problem}" for problem in problems))
         return changed
@@ -142,7 +145,7 @@ def save_model(path: Path, energy: EnergyModel, recipe: Recipe, images_seen: int
     options = [part.options for part in recipe.parts.values()] + [recipe.optimizer]
     used |= {("schedule", value.name) for item in options for _, value in item if isinstance(value, Schedule)}
     found = [registry.find(kind, name) for kind, name in sorted(used)]
-    plugins = {f"{item.kind}.{item.name}": f"{item.distribution} {item.version}" for item in found}
+    plugins = {f"{item.kind}.{item.name}": item.source for item in found}
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),

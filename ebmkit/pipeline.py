@@ -6,17 +6,20 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ebmkit import reachability
+from ebmkit.blame import blamed_on, wrong
 from ebmkit.engine.settings import engine_problems
 from ebmkit.errors import Problem, RecipeError
-from ebmkit.recipe import Recipe
+from ebmkit.interfaces import SweepBudget
+from ebmkit.recipe import Part, Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from torch import nn
 
     from ebmkit.energy_model import EnergyModel
-    from ebmkit.interfaces import Context, Regularizer, SweepBudget
+    from ebmkit.interfaces import Context, Regularizer
 
 
 MAX_LEARNING_RATE = 1e4
@@ -28,10 +31,7 @@ def cross_check(recipe: Recipe, source: str, world_size: int = 1) -> list[str]:
     context = recipe.context(world_size=world_size)
     problems: list[Problem] = []
     for path, part in recipe.parts.items():
-        told = part.component.problems(part.options, context)
-        if not isinstance(told, list | tuple):
-            told = [f"use: problems() of {part.kind} '{part.name}' must return a list of sentences, not {told!r}"]
-        for message in told:
+        for message in problems_of(part, context):
             key, colon, text = message.partition(": ")
             if colon and (key == "use" or key in type(part.options).model_fields):
                 problems.append(Problem(f"{path}.{key}", text))
@@ -46,7 +46,7 @@ def cross_check(recipe: Recipe, source: str, world_size: int = 1) -> list[str]:
         each = f"{world_size} x {recipe.engine.accumulate} (processes x engine.accumulate)"
         problems.append(Problem("train.batch_size", f"must be divisible by {each}, not {batch}"))
     problems += engine_problems(recipe.engine, world_size)
-    rates = [recipe.optimizer.learning_rate(i / 1000) for i in range(1001)]
+    rates = _learning_rates(recipe)
     if not all(0 <= rate <= MAX_LEARNING_RATE for rate in rates):
         message = f"must stay between 0 and {MAX_LEARNING_RATE:g}, but has values from {min(rates):g} to {max(rates):g}"
         problems.append(Problem("optimizer.learning_rate", message))
@@ -76,13 +76,42 @@ def reach_ratio(recipe: Recipe) -> float | None:
 
 
 def _sweep_budget(recipe: Recipe) -> SweepBudget | None:
-    budget: SweepBudget | None = recipe.sampler.component.sweep_budget(recipe.sampler.options, recipe.context())
+    sampler = recipe.sampler.component
+    with blamed_on(sampler, "sweep_budget()"):
+        budget = sampler.sweep_budget(recipe.sampler.options, recipe.context())
+    if budget is None:
+        return None
+    if not (isinstance(budget, SweepBudget) and all(_is_number(n) and n >= 0 for n in budget[:2])):
+        raise wrong(sampler, f"sweep_budget() must return None or a SweepBudget of numbers from 0, not {budget!r}")
     return budget
 
 
 def _gradient_bound(recipe: Recipe) -> float | None:
-    bounds = [part.component.gradient_bound(part.options) for part in recipe.regularizers]
-    return min((bound for bound in bounds if bound is not None), default=None)
+    bounds: list[float] = []
+    for part in recipe.regularizers:
+        with blamed_on(part.component, "gradient_bound()"):
+            bound = part.component.gradient_bound(part.options)
+        if bound is None:
+            continue
+        if not (_is_number(bound) and bound > 0):
+            raise wrong(part.component, f"gradient_bound() must return None or a number above 0, not {bound!r}")
+        bounds.append(bound)
+    return min(bounds, default=None)
+
+
+def _learning_rates(recipe: Recipe) -> list[float]:
+    """Those of a thousandth of the training each."""
+    schedule = recipe.optimizer.learning_rate
+    with blamed_on(schedule, "its call"):
+        rates = [schedule(i / 1000) for i in range(1001)]
+    for rate in rates:
+        if not _is_number(rate):
+            raise wrong(schedule, f"it must return a number, not {rate!r}")
+    return rates
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _unbounded_warning(recipe: Recipe) -> str | None:
@@ -108,22 +137,43 @@ def reachability_warning(recipe: Recipe) -> str | None:
     )
 
 
+def problems_of(part: Part, context: Context) -> list[str]:
+    """What a part's component says is wrong with its options."""
+    with blamed_on(part.component, "problems()"):
+        told = part.component.problems(part.options, context)
+    if not (isinstance(told, list | tuple) and all(isinstance(message, str) for message in told)):
+        raise wrong(part.component, f"problems() must return a list of sentences, [] for none, not {told!r}")
+    return list(told)
+
+
+def build_part(part: Part, context: Context) -> Any:
+    """A new instance of a part's component."""
+    with blamed_on(part.component, "its constructor"):
+        return part.build(context)
+
+
 def build_regularizers(recipe: Recipe, context: Context) -> list[Regularizer]:
     """The recipe's regularizers, in its order."""
-    return [part.build(context) for part in recipe.regularizers]
+    return [build_part(part, context) for part in recipe.regularizers]
 
 
 def build_energy(recipe: Recipe, context: Context, regularizers: list[Regularizer]) -> EnergyModel:
     """The energy network on the context's device, prepared by the regularizers; the same weights for the same seed."""
     import torch
 
+    from ebmkit.energy_model import EnergyModel
     from ebmkit.noise import stream_seed
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(recipe.seed, "weights"))
-        model: EnergyModel = recipe.energy.build(context).build()
+        energy = build_part(recipe.energy, context)
+        with blamed_on(energy, "build()"):
+            model = energy.build()
+        if not isinstance(model, EnergyModel):
+            raise wrong(energy, f"build() must return an ebmkit.EnergyModel, not {type(model).__name__}")
         for regularizer in regularizers:
-            regularizer.prepare(model)
+            with blamed_on(regularizer, "prepare()"):
+                regularizer.prepare(model)
     return model.to(context.device)
 
 

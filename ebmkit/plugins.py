@@ -21,11 +21,30 @@ from ebmkit.interfaces import INTERFACES, PLUGIN_API, BaseOptions
 
 ENTRY_POINT_GROUP = "ebmkit"
 DISABLE_VARIABLE = "EBMKIT_DISABLE_PLUGINS"
+DISABLED = f"disabled by {DISABLE_VARIABLE}"
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 
 
+class Origin:
+    """Where something came from, as every message says it."""
+
+    plugin: str
+    distribution: str
+    version: str
+
+    @property
+    def source(self) -> str:
+        """`ebmkit-r1 0.1.0`."""
+        return f"{self.distribution} {self.version}".strip()
+
+    @property
+    def label(self) -> str:
+        """`r1 (ebmkit-r1 0.1.0)`."""
+        return f"{self.plugin} ({self.source})"
+
+
 @dataclass(frozen=True)
-class Registered:
+class Registered(Origin):
     """A component class and where it came from."""
 
     kind: str
@@ -35,9 +54,14 @@ class Registered:
     distribution: str
     version: str
 
+    @property
+    def label(self) -> str:
+        """`regularizer 'r1' (ebmkit-r1 0.1.0)`."""
+        return f"{self.kind} '{self.name}' ({self.source})"
+
 
 @dataclass(frozen=True)
-class BrokenPlugin:
+class BrokenPlugin(Origin):
     """A plugin that was found but cannot be used, and why."""
 
     plugin: str
@@ -46,9 +70,14 @@ class BrokenPlugin:
     reason: str
     module: str = ""
 
+    @property
+    def told(self) -> str:
+        """Why it is not there, and what it is: a line for a list."""
+        return f"{self.reason} [{self.label}]"
+
 
 @dataclass(frozen=True)
-class LoadedPlugin:
+class LoadedPlugin(Origin):
     """A plugin's module and its components."""
 
     plugin: str
@@ -74,18 +103,31 @@ def discover() -> Iterator[LoadedPlugin | BrokenPlugin]:
 
     pluggy's own entry-point loader stops at the first plugin that fails; here each is loaded alone.
     """
-    disabled = {canonical(name) for name in re.split(r"[,\s]+", os.environ.get(DISABLE_VARIABLE, ""))}
+    disabled = {canonical(name) for name in _disabled()}
     seen: set[tuple[str, str]] = set()
     for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda e: (e.name, e.value)):
         # An editable install next to its source folder can list one entry point twice.
         if (entry.name, entry.value) in seen:
             continue
         seen.add((entry.name, entry.value))
-        yield (
-            _broken(entry, f"disabled by {DISABLE_VARIABLE}")
-            if canonical(entry.name) in disabled
-            else load_entry_point(entry)
-        )
+        yield (_broken(entry, DISABLED) if canonical(entry.name) in disabled else load_entry_point(entry))
+
+
+def _disabled() -> list[str]:
+    return [name for name in re.split(r"[,\s]+", os.environ.get(DISABLE_VARIABLE, "")) if name]
+
+
+def disabled_in_vain() -> list[str]:
+    """A warning for each name that is to be disabled, and that no plugin has."""
+    installed = sorted({entry.name for entry in entry_points(group=ENTRY_POINT_GROUP)})
+    known = {canonical(name): name for name in installed}
+    told = []
+    for name in _disabled():
+        if canonical(name) not in known:
+            near = get_close_matches(canonical(name), known, n=1)
+            hint = f"did you mean '{known[near[0]]}'?" if near else f"installed: {', '.join(installed)}"
+            told.append(f"{DISABLE_VARIABLE}: no plugin is called '{name}'; {hint}")
+    return told
 
 
 def load_entry_point(entry: EntryPoint) -> LoadedPlugin | BrokenPlugin:
@@ -110,9 +152,9 @@ def components_of(module: Any, plugin: str, distribution: str, version: str) -> 
     if not isinstance(module, ModuleType):
         raise PluginFault(f"its entry point must name a module, not {type(module).__name__}")
     api = getattr(module, "PLUGIN_API", None)
-    if api != PLUGIN_API:
-        stated = "states no PLUGIN_API" if api is None else f"was written for PLUGIN_API {api!r}"
-        raise PluginFault(f"it {stated}; this ebmkit has PLUGIN_API = {PLUGIN_API}")
+    if type(api) is not int or api != PLUGIN_API:
+        # A module that is not installed, or damaged, has no distribution to name.
+        raise PluginFault(_other_api(api, plugin if distribution in ("unknown", "not installed") else distribution))
     manager = new_manager()
     implemented = _implemented(manager, module)
     if not implemented:
@@ -128,6 +170,19 @@ def components_of(module: Any, plugin: str, distribution: str, version: str) -> 
                 _check_class(component, kind, hook)
                 found.append(Registered(kind, component.name, component, plugin, distribution, version))
     return found
+
+
+def _other_api(api: object, distribution: str) -> str:
+    """What is wrong with a plugin for other interfaces, and the way out."""
+    has = f"this ebmkit has PLUGIN_API = {PLUGIN_API}"
+    if api is None:
+        return f"it states no PLUGIN_API; {has}: its module must state the one that it was written for"
+    stated = f"it was written for PLUGIN_API {api!r}; {has}"
+    if type(api) is not int:
+        return f"{stated}, a whole number: its module must state one, too"
+    if api > PLUGIN_API:
+        return f"{stated}: upgrade ebmkit, or install an older version of {distribution}"
+    return f"{stated}: upgrade {distribution}, or ask its author for a version for this ebmkit"
 
 
 def _check_class(component: Any, kind: str, hook: str) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from ebmkit.blame import blamed_on
+from ebmkit.errors import ComponentFailed
 from ebmkit.interfaces import BaseOptions
 from ebmkit.plugins import Registered
 from ebmkit.recipe import LISTS, MAX_SEED, MAX_TIME_STEPS, PARTS, SECTIONS
@@ -11,8 +14,8 @@ from ebmkit.registry import Registry
 from ebmkit.schedule_option import SCHEDULE_TABLE
 
 
-def recipe_schema(registry: Registry) -> dict[str, Any]:
-    """A JSON Schema (2020-12) that accepts the recipes of these components."""
+def recipe_schema(registry: Registry, warn: Callable[[str], None]) -> dict[str, Any]:
+    """A JSON Schema (2020-12) that accepts the recipes of these components; `warn` is told of those without one."""
     definitions: dict[str, Any] = {}
     properties: dict[str, Any] = {
         "seed": {"type": "integer", "minimum": 0, "maximum": MAX_SEED, "default": 0},
@@ -27,8 +30,8 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
         properties[key] = _options(model)
     for kind in (*LISTS.values(), "schedule", *PARTS):
         # A name that two plugins claim is no name that a recipe can use.
-        found = [_part(item) for item in registry if item.kind == kind and not registry.is_ambiguous(kind, item.name)]
-        definitions[kind] = {"oneOf": found}
+        found = [item for item in registry if item.kind == kind and not registry.is_ambiguous(kind, item.name)]
+        definitions[kind] = {"oneOf": [part for item in found if (part := _part(item, definitions, warn))]}
     properties |= {kind: {"$ref": f"#/$defs/{kind}"} for kind in PARTS}
     properties |= {key: {"type": "array", "items": {"$ref": f"#/$defs/{kind}"}} for key, kind in LISTS.items()}
     return {
@@ -42,9 +45,18 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
     }
 
 
-def _part(item: Registered) -> dict[str, Any]:
+def _part(item: Registered, definitions: dict[str, Any], warn: Callable[[str], None]) -> dict[str, Any] | None:
+    """The schema of a component, or None; what it refers to is added to `definitions`."""
     component: Any = item.component
-    schema = _options(component.Options)
+    own = f"{item.kind}.{item.name}."
+    try:
+        # Options may be of any type, and not every type has a schema.
+        with blamed_on(component, "the JSON Schema of its options"):
+            schema = _options(component.Options, f"#/$defs/{own}{{model}}")
+    except ComponentFailed as error:
+        warn(f"{error}; it is left out of the schema")
+        return None
+    definitions |= {own + name: node for name, node in schema.pop("$defs", {}).items()}
     schema["title"] = f"{item.kind} {item.name}"
     schema["description"] = (component.__doc__ or "").split("\n")[0]
     schema["properties"] = {"use": {"const": item.name}, **schema.get("properties", {})}
@@ -52,8 +64,8 @@ def _part(item: Registered) -> dict[str, Any]:
     return schema
 
 
-def _options(model: type[BaseOptions]) -> dict[str, Any]:
-    schema: dict[str, Any] = _with_schedules(model.model_json_schema())
+def _options(model: type[BaseOptions], references: str = "#/$defs/{model}") -> dict[str, Any]:
+    schema: dict[str, Any] = _with_schedules(model.model_json_schema(ref_template=references))
     return schema
 
 

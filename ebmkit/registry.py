@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from functools import cache
@@ -9,7 +10,20 @@ from typing import Any
 
 from ebmkit.errors import PluginMissing
 from ebmkit.interfaces import KINDS
-from ebmkit.plugins import DISABLE_VARIABLE, BrokenPlugin, LoadedPlugin, Registered, discover
+from ebmkit.plugins import DISABLE_VARIABLE, BrokenPlugin, LoadedPlugin, Registered, disabled_in_vain, discover
+
+PLACES = {
+    "energy": "under [energy]",
+    "sampler": "under [sampler]",
+    "buffer": "under [buffer]",
+    "regularizer": "under [[regularizers]]",
+    "schedule": "as the value of an option, { use = ... }",
+    "objective": "under [objective]",
+    "tracker": "under [[trackers]]",
+}
+"""Where a recipe names the components of a kind."""
+
+_log = logging.getLogger("ebmkit")
 
 
 def suggest(name: str, names: Iterable[str]) -> str:
@@ -64,24 +78,33 @@ class Registry:
             return found[0]
         if found:
             raise PluginMissing(_ambiguity(kind, name, found))
-        message = f"unknown {kind} '{name}'"
-        hint = suggest(name, self.names(kind))
+        hint = self._of_other_kind(name) or suggest(name, self.names(kind))
         if not hint:
             names = ", ".join(self.names(kind)) or "none"
             hint = f"; installed: {names}"
+        message = f"unknown {kind} '{name}'{hint}"
         if self.broken:
-            hint = hint.removesuffix("?")
-            reasons = "; ".join(f"{b.plugin} ({b.distribution} {b.version}): {b.reason}" for b in self.broken)
-            hint += f". Plugins that did not load: {reasons}"
-        raise PluginMissing(message + hint)
+            message = "\n  ".join([f"{message}\nplugins that did not load:", *(plugin.told for plugin in self.broken)])
+        raise PluginMissing(message)
+
+    def _of_other_kind(self, name: str) -> str:
+        """`; 'csv' is a tracker: use it under [[trackers]]` if there is such a component, or an empty string."""
+        others = [kind for kind in KINDS if (kind, name) in self._found]
+        told = [f"'{name}' is {article(kind)} {kind}: use it {PLACES[kind]}" for kind in others]
+        return "".join(f"; {one}" for one in told)
 
     def component(self, kind: str, name: str) -> Any:
         """The class of this kind and name; raises as `find` does."""
         return self.find(kind, name).component
 
 
+def article(kind: str) -> str:
+    """`a` or `an`."""
+    return "an" if kind[0] in "aeo" else "a"
+
+
 def _ambiguity(kind: str, name: str, found: Iterable[Registered]) -> str:
-    sources = " and ".join(f"{i.distribution} {i.version} (plugin '{i.plugin}')" for i in found)
+    sources = " and ".join(f"{i.source} (plugin '{i.plugin}')" for i in found)
     return (
         f"{kind} '{name}' is ambiguous: {sources} provide it; uninstall one, or disable its plugin with "
         f"{DISABLE_VARIABLE}=PLUGIN"
@@ -91,4 +114,6 @@ def _ambiguity(kind: str, name: str, found: Iterable[Registered]) -> str:
 @cache
 def default_registry() -> Registry:
     """The registry of all installed plugins, built once in a process."""
+    for warning in disabled_in_vain():
+        _log.warning("warning: %s", warning)
     return Registry(discover())

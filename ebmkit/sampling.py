@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ebmkit import calls
 from ebmkit.interfaces import EnergyFunction, NoiseSource, Sampler
 
 
@@ -26,7 +27,7 @@ def sweep(
         t = torch.full((x.shape[0],), step, dtype=torch.int64, device=x.device)
         # As in training: samplers switch gradients on where they need them.
         with torch.no_grad():
-            x = sampler.refine(energy, x, t, noise)
+            x = calls.refine(sampler, energy, x, t, noise)
         if observe is not None:
             observe(step, x)
     return x

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ebmkit import calls
 from ebmkit import checkpoint as checkpoints
+from ebmkit.blame import wrong
 from ebmkit.chains import BufferChains
 from ebmkit.data import ImageSource, open_images
 from ebmkit.distributed.world import Solo, World, split
@@ -29,7 +31,7 @@ from ebmkit.lifecycle import Lifecycle
 from ebmkit.model import save_model
 from ebmkit.noise import PerImageNoise, generator, stream_seed
 from ebmkit.pictures import save_grid
-from ebmkit.pipeline import build_energy, build_regularizers, frozen
+from ebmkit.pipeline import build_energy, build_part, build_regularizers, frozen
 from ebmkit.precision import autocast, keep_energies_in_float32
 from ebmkit.recipe import Recipe
 from ebmkit.registry import default_registry
@@ -82,9 +84,9 @@ class Trainer:
         self.model = build_energy(recipe, context, self.regularizers)
         self.ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.train.ema_decay))  # type: ignore[no-untyped-call]
         keep_energies_in_float32(self.model, recipe.train.precision)
-        self.sampler: Sampler = recipe.sampler.build(context)
-        self.buffer: Buffer = recipe.buffer.build(context)
-        self.objective: Objective = recipe.objective.build(context)
+        self.sampler: Sampler = build_part(recipe.sampler, context)
+        self.buffer: Buffer = build_part(recipe.buffer, context)
+        self.objective: Objective = build_part(recipe.objective, context)
         self.step = self.images_seen = 0
         if saved is not None:
             self._restore(saved)
@@ -167,7 +169,7 @@ class Trainer:
         self.all_finite &= torch.isfinite(gradient_norm)
         self.step += 1
         self.images_seen += recipe.train.batch_size
-        metrics = rows[0] if count == 1 else {name: torch.stack([row[name] for row in rows]).mean() for name in rows[0]}
+        metrics = rows[0] if count == 1 else _means(rows)
         metrics["gradient_norm"] = gradient_norm
         metrics["learning_rate"] = torch.tensor(learning_rate, dtype=torch.float64)
         return metrics
@@ -190,26 +192,28 @@ class Trainer:
 
         chains = BufferChains(self.model, self.sampler, self.buffer, random)
         with frozen(self.model), torch.no_grad(), autocast(self.device, recipe.train.precision):
-            pairs = self.objective.pairs(self.model, x_pos, batch.labels, chains, random)
+            pairs = calls.pairs(self.objective, self.model, x_pos, batch.labels, chains, random)
         loss, metrics = self._loss(pairs, random)
         self.engine.backward(loss)
         if pairs.slots is not None:
-            self.buffer.store(pairs.slots, pairs.x_neg)
+            calls.store(self.buffer, pairs.slots, pairs.x_neg)
         self.all_finite &= torch.isfinite(loss.detach())
         return metrics
 
     def _loss(self, pairs: Pairs, random: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         with autocast(self.device, self.recipe.train.precision):
-            loss, named = self.objective.loss(pairs)
+            loss, named = calls.loss(self.objective, pairs)
         # The penalties stay in float32: under autocast their gradients by the parameters are wrong by a sixth.
         metrics = dict(named)
         for number, regularizer in enumerate(self.regularizers):
-            term = regularizer.penalty(pairs, random)
+            term = calls.penalty(regularizer, pairs, random)
             if term is not None:
                 loss = loss + term.value
                 alone = sum(other.name == regularizer.name for other in self.regularizers) == 1
                 source = regularizer.name if alone else f"{regularizer.name}.{number}"
                 metrics |= {f"{source}/{name}": value for name, value in term.metrics.items()}
+        if not loss.requires_grad:
+            raise wrong(self.objective, "its loss() does not depend on the network's parameters: nothing to train")
         # The loss comes first in every row, and no component's metric of that name takes its place.
         return loss, {"loss": loss.detach()} | metrics | {"loss": loss.detach()}
 
@@ -268,7 +272,7 @@ class Trainer:
         parts: dict[str, checkpoints.Stateful] = {"model": self.model, "ema": self.ema, "engine": self.engine}
         # On every rank: where the optimizer's state is split, all of them have to give their part.
         shared = {name: part.state_dict() for name, part in parts.items()}
-        local = {"buffer": self.buffer.state_dict(), "data": self.data.state_dict()}
+        local = {"buffer": calls.Saved(self.buffer).state_dict(), "data": self.data.state_dict()}
         keep = self.recipe.train.keep_checkpoints
         if self.world.first:
             if self.run.metrics.is_file():
@@ -302,6 +306,12 @@ class Trainer:
         except (RuntimeError, ValueError, KeyError) as error:
             reason = str(error).splitlines()[0]
             raise BadInput(f"{self.run.folder}: its checkpoint does not fit the recipe: {reason}") from error
+
+
+def _means(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each metric over the micro-batches that have it."""
+    found = {name: [torch.as_tensor(row[name]) for row in rows if name in row] for row in rows for name in row}
+    return {name: torch.stack(values).mean() for name, values in found.items()}
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:

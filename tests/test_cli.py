@@ -36,6 +36,7 @@ from run_helpers import (
     write_recipe,
     write_shards,
 )
+from test_plugins import install
 
 COMMANDS = ["train", "sample", "evaluate", "check", "list-plugins", "describe", "schema", "make-shards"]
 COMPONENTS = [(item.kind, item.name) for item in default_registry() if item.distribution == "ebmkit"]
@@ -158,7 +159,7 @@ def test_a_broken_plugin_is_listed_and_hurts_nobody(tmp_path: Path) -> None:
     env = environment(PYTHONPATH=str(tmp_path))
     result = run_process("list-plugins", cwd=tmp_path, env=env)
     assert result.code == 0
-    assert "not loaded: broken (brokenplug 0.3): RuntimeError: it is broken" in result.err
+    assert "not loaded: RuntimeError: it is broken [broken (brokenplug 0.3)]" in result.err
     assert run_process("check", "digits", cwd=tmp_path, env=env).code == 0
 
 
@@ -323,6 +324,50 @@ def test_what_the_binder_refuses_does_not_fit_the_schema(checker: Checker, key: 
     assert checker.faults(checker.root, table)
     with pytest.raises(ebmkit.RecipeError):
         recipes.from_table(table, "x", "x")
+
+
+ODD = """
+from collections.abc import Callable
+from enum import Enum
+from ebmkit import BaseOptions, Regularizer, hookimpl
+PLUGIN_API = 1
+
+class Side(Enum):
+    LEFT = "left"
+    RIGHT = "right"
+
+class Odd(Regularizer):
+    name = "odd"
+    class Options(BaseOptions):
+        apply: Callable[[float], float] = abs
+    def penalty(self, pairs, generator):
+        return None
+
+class Even(Odd):
+    name = "even"
+    class Options(BaseOptions):
+        side: Side = Side.LEFT
+
+@hookimpl
+def ebmkit_regularizers():
+    return [Odd, Even]
+"""
+
+
+def test_a_component_without_a_schema_is_left_out_of_it(tmp_path: Path) -> None:
+    install(tmp_path, "ebmkit-odd", "odd_plugin", ODD, version="0.2")
+    done = run_process("schema", cwd=tmp_path, env=environment(PYTHONPATH=str(tmp_path)))
+    assert done.code == 0, done.err
+    assert done.err.startswith("warning: regularizer 'odd' (ebmkit-odd 0.2): the JSON Schema of its options raised ")
+    assert done.err.endswith("; it is left out of the schema\n")
+    assert done.err.count("\n") == 1
+    checker = Checker(json.loads(done.out))
+    table = tomllib.loads((RECIPES / "digits.toml").read_text())
+    assert checker.faults(checker.root, table) == []
+    # What the options of one component are made of is found from the recipe's root.
+    for regularizer, fits in (({"use": "even", "side": "right"}, True), ({"use": "even", "side": "up"}, False)):
+        assert (checker.faults(checker.root, table | {"regularizers": [regularizer]}) == []) is fits
+    assert checker.faults(checker.root, table | {"regularizers": [{"use": "odd"}]})
 
 
 def test_check_prints_the_reach_and_the_resolved_recipe() -> None:

@@ -93,8 +93,8 @@ def test_plain_lines_in_a_pipe() -> None:
     text = file.getvalue()
     assert "\x1b" not in text
     assert text.splitlines() == [
-        "step 20/40  loss -0.25  energy_data -1.5  energy_samples -1  gradient_norm 2  learning_rate 0.0002"
-        "  images_per_second 123.4",
+        "step 20/40  loss -0.25  energy_data -1.5  energy_samples -1  wgan_lp/penalty 0.125  gradient_norm 2"
+        "  learning_rate 0.0002  images_per_second 123.4",
         # Not the line of step 21: a pipe gets one every few seconds, and the last.
         "note: [bold]brackets[/bold] stay as they are",
         text.splitlines()[-1],
@@ -111,6 +111,42 @@ def test_messages_stay_above_the_live_view() -> None:
     assert "warning: [x] is odd\n" in plain(file)
 
 
+def test_warnings_while_training_are_repeated_at_the_end() -> None:
+    target, file = pipe()
+    with LiveView(target) as view:
+        view.say("warning: this recipe is odd")
+        view.begin(0, 40)
+        view.say("warning: tracker 'a' is called no more")
+        view.say("note: a note")
+        view.metrics(ROW | {"step": 40})
+    before, line, *end = file.getvalue().splitlines()[-4:]
+    assert before == "note: a note"
+    assert line.startswith("step 40/40")
+    # Not what was known before: the command has just begun to say it.
+    assert end == ["1 warning while training:", "  tracker 'a' is called no more"]
+
+
+def test_of_many_warnings_the_first_are_repeated() -> None:
+    target, file = pipe()
+    with LiveView(target) as view:
+        view.begin(0, 40)
+        for number in range(7):
+            view.say(f"warning: [b]number[/b] {number}")
+    assert file.getvalue().splitlines()[7:] == [
+        "7 warnings while training:",
+        *(f"  [b]number[/b] {number}" for number in range(5)),
+        "  ... and more, above",
+    ]
+
+
+def test_a_run_without_warnings_ends_with_its_last_line() -> None:
+    target, file = pipe()
+    with LiveView(target) as view:
+        view.begin(0, 40)
+        view.metrics(ROW | {"step": 40})
+    assert file.getvalue().count("\n") == 1
+
+
 def test_names_of_metrics_are_never_markup() -> None:
     target, file = terminal()
     with LiveView(target) as view:
@@ -118,6 +154,10 @@ def test_names_of_metrics_are_never_markup() -> None:
         view.metrics({"step": 1, "odd[red]name": 1.0})
         view.live.refresh()
     assert "odd[red]name" in plain(file)
+    target, file = pipe()
+    with LiveView(target) as view:
+        view.metrics({"step": 1, "odd[red]name": 1.0})
+    assert "odd[red]name 1" in file.getvalue()
 
 
 def test_counting_is_a_bar_in_a_terminal_and_silent_in_a_pipe() -> None:

@@ -39,7 +39,7 @@ from ebmkit.recipe_schema import recipe_schema
 from ebmkit.registry import default_registry
 for item in default_registry():
     describe_component(item)
-recipe_schema(default_registry())
+recipe_schema(default_registry(), print)
 """,
 }
 

@@ -135,9 +135,19 @@ BROKEN: dict[str, tuple[str, str]] = {
     ),
     "newer PLUGIN_API": (
         STILL.replace("PLUGIN_API = 1", "PLUGIN_API = 99"),
-        f"it was written for PLUGIN_API 99; this ebmkit has PLUGIN_API = {PLUGIN_API}",
+        f"it was written for PLUGIN_API 99; this ebmkit has PLUGIN_API = {PLUGIN_API}: "
+        "upgrade ebmkit, or install an older version of broken-one",
     ),
-    "PLUGIN_API as text": (STILL.replace("PLUGIN_API = 1", "PLUGIN_API = '1'"), "it was written for PLUGIN_API '1'"),
+    "older PLUGIN_API": (
+        STILL.replace("PLUGIN_API = 1", "PLUGIN_API = 0"),
+        f"it was written for PLUGIN_API 0; this ebmkit has PLUGIN_API = {PLUGIN_API}: "
+        "upgrade broken-one, or ask its author for a version for this ebmkit",
+    ),
+    "PLUGIN_API as text": (
+        STILL.replace("PLUGIN_API = 1", "PLUGIN_API = '1'"),
+        f"it was written for PLUGIN_API '1'; this ebmkit has PLUGIN_API = {PLUGIN_API}, a whole number",
+    ),
+    "PLUGIN_API as truth": (STILL.replace("PLUGIN_API = 1", "PLUGIN_API = True"), "PLUGIN_API True; this ebmkit"),
     "hook raises": (STILL.replace("return [Still]", "return [Missing]"), "NameError: name 'Missing' is not defined"),
     "returns one class": (STILL.replace("[Still]", "Still"), "must return a list of classes, not ABCMeta"),
     "returns nothing": (STILL.replace("return [Still]", "return None"), "must return a list of classes, not NoneType"),
@@ -167,8 +177,11 @@ def test_a_broken_plugin_is_reported_and_hurts_nobody(fault: str, tmp_path: Path
     assert reason in told
     assert "\n" not in told
     # Whoever asks for what the plugin would have had is told why it is not there.
-    assert found["still"].startswith("unknown sampler 'still'; installed: langevin. Plugins that did not load: ")
-    assert f"broken (broken-one 1.2): {told}" in found["still"]
+    assert found["still"].splitlines() == [
+        "unknown sampler 'still'; installed: langevin",
+        "plugins that did not load:",
+        f"  {told} [broken (broken-one 1.2)]",
+    ]
 
 
 def test_an_entry_point_to_nowhere_or_to_no_module(tmp_path: Path, first_party: dict[str, Any]) -> None:
@@ -238,7 +251,7 @@ def test_disabled_plugins_are_not_even_imported(tmp_path: Path, first_party: dic
     told = {plugin: reason for plugin, _, _, reason in found["broken"]}
     assert told == dict.fromkeys(("loud", "schedules"), f"disabled by {DISABLE_VARIABLE}")
     assert found["found"] == [item for item in first_party["found"] if item[0] != "schedule"]
-    assert f"loud (loud 1.2): disabled by {DISABLE_VARIABLE}" in found["still"]
+    assert f"disabled by {DISABLE_VARIABLE} [loud (loud 1.2)]" in found["still"]
     report(tmp_path)
     assert (tmp_path / "imported").exists(), "it would have been seen"
 
@@ -271,7 +284,30 @@ def test_commands_show_broken_plugins_and_go_on(tmp_path: Path) -> None:
     assert "no luck" not in "".join(found["check"][1:])
     assert found["use"][0] == 2
     assert "sampler.use" in found["use"][2]
-    assert "broken (broken-one 1.2): ValueError: no luck" in " ".join(found["use"][2].split())
+    # Under the message that it belongs to.
+    column = found["use"][2].splitlines()[1].index("unknown sampler")
+    assert f"{' ' * column}  ValueError: no luck [broken (broken-one 1.2)]" in found["use"][2].splitlines()
+
+
+def test_a_name_that_is_disabled_in_vain_is_told_once(tmp_path: Path) -> None:
+    for words, told in {
+        ("list-plugins",): "",
+        ("check", "digits", "--set", "sampler.noise=0.1"): "",
+        ("check", "digits", "--set", "energy.use=timm"): "error: ",
+    }.items():
+        env = {**os.environ, DISABLE_VARIABLE: "Tensor-Bord, nothing_like_it, timm"}
+        command = [sys.executable, "-m", "ebmkit", *words]
+        done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+        first, second, *others = done.stderr.splitlines()
+        said = f"warning: {DISABLE_VARIABLE}: no plugin is called "
+        assert first == f"{said}'Tensor-Bord'; did you mean 'tensorboard'?"
+        assert second.startswith(f"{said}'nothing_like_it'; installed: buffers, contrastive, csv, ")
+        assert said not in "".join(others)
+        assert "".join(others).startswith(told)
+        if words == ("list-plugins",):
+            # The one that is known is listed as what it is.
+            (line,) = others
+            assert line.startswith(f"disabled by {DISABLE_VARIABLE} [timm (ebmkit ")
 
 
 LIFECYCLE = """
@@ -335,3 +371,24 @@ def test_a_tracker_with_wrong_hooks_is_refused(fault: str, tmp_path: Path) -> No
     install(tmp_path, "bad-tracker", "p", source)
     ((_, _, _, told),) = report(tmp_path)["broken"]
     assert reason in told
+
+
+def test_a_component_of_another_kind_is_sent_where_it_belongs() -> None:
+    from ebmkit.errors import PluginMissing
+    from ebmkit.interfaces import KINDS
+    from ebmkit.registry import default_registry
+
+    registry = default_registry()
+    for kind, name, where in (
+        ("regularizer", "csv", "'csv' is a tracker: use it under [[trackers]]"),
+        ("tracker", "wgan_lp", "'wgan_lp' is a regularizer: use it under [[regularizers]]"),
+        ("sampler", "unet", "'unet' is an energy: use it under [energy]"),
+        ("energy", "linear", "'linear' is a schedule: use it as the value of an option, { use = ... }"),
+    ):
+        with pytest.raises(PluginMissing) as caught:
+            registry.find(kind, name)
+        assert str(caught.value) == f"unknown {kind} '{name}'; {where}"
+    # Every kind has its place.
+    for item in registry:
+        with pytest.raises(PluginMissing, match=f"'{item.name}' is an? {item.kind}: use it "):
+            registry.find(next(kind for kind in KINDS if item.name not in registry.names(kind)), item.name)

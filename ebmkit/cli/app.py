@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from typing import NoReturn
 
 import typer
@@ -12,7 +13,10 @@ from ebmkit import __version__
 from ebmkit.cli import authoring, checking, inspecting, sampling, shards, training
 from ebmkit.console import console
 from ebmkit.distributed.place import find_place
-from ebmkit.errors import EbmkitError, RankFailed
+from ebmkit.errors import ComponentFailed, EbmkitError, RankFailed
+
+TRACEBACK_VARIABLE = "EBMKIT_TRACEBACK"
+"""Set to 1, it shows the traceback of every error, those for people included."""
 
 app = typer.Typer(
     name="ebmkit",
@@ -57,9 +61,15 @@ def main() -> NoReturn:
     try:
         app(standalone_mode=True)
     except EbmkitError as error:
-        if not (isinstance(error, RankFailed) and find_place().rank):
+        if isinstance(error, RankFailed) and find_place().rank:
             # Rank 0 shows it; a line of every other rank would only bury it.
-            console(stderr=True).print(f"error: {error}", markup=False)
+            sys.exit(error.exit_code)
+        target, shown = console(stderr=True), os.environ.get(TRACEBACK_VARIABLE, "") not in ("", "0")
+        if shown:
+            target.print("".join(traceback.format_exception(error)), markup=False)
+        target.print(f"error: {error}", markup=False)
+        if isinstance(error, ComponentFailed) and error.__cause__ is not None and not shown:
+            target.print(f"{TRACEBACK_VARIABLE}=1 shows the traceback, for whoever mends the plugin", markup=False)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         console(stderr=True).print("stopped")

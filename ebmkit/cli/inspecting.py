@@ -15,7 +15,7 @@ from ebmkit.console import console
 from ebmkit.description import OptionDescription
 from ebmkit.errors import BadInput
 from ebmkit.interfaces import KINDS
-from ebmkit.plugins import lifecycle_hooks
+from ebmkit.plugins import DISABLED, lifecycle_hooks
 from ebmkit.registry import default_registry, suggest
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -77,9 +77,8 @@ def list_plugins(as_json: AsJson = False) -> None:
     for message in registry.ambiguous:
         console(stderr=True).print(message, markup=False)
     for fault in broken:
-        console(stderr=True).print(
-            f"not loaded: {fault.plugin} ({fault.distribution} {fault.version}): {fault.reason}", markup=False
-        )
+        what = fault.told if fault.reason == DISABLED else f"not loaded: {fault.told}"
+        console(stderr=True).print(what, markup=False)
 
 
 def describe(
@@ -134,7 +133,10 @@ def schema() -> None:
     """
     from ebmkit import api
 
-    typer.echo(json.dumps(api.schema(), indent=2))
+    def warn(message: str) -> None:
+        console(stderr=True).print(f"warning: {message}", markup=False)
+
+    typer.echo(json.dumps(api.schema(warn), indent=2))
 
 
 def add_to(app: typer.Typer) -> None:

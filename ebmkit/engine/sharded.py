@@ -64,8 +64,19 @@ class DeepSpeedEngine(Engine):
             self.engine.step()
             if norm is None:
                 norm = self.engine.get_global_grad_norm()
+            self._share_buffers()
         device = self.parameters[0].device
         return torch.as_tensor(float("nan") if norm is None else norm, device=device).detach()
+
+    def _share_buffers(self) -> None:
+        """Rank 0's values of what the network keeps beside its parameters, such as running means of its images."""
+        kept = [buffer for buffer in self.module.buffers() if buffer.is_floating_point()]
+        if not kept or dist.get_world_size() == 1:
+            return
+        flat = torch.cat([buffer.detach().reshape(-1).float() for buffer in kept])
+        dist.broadcast(flat, src=0)
+        for buffer, values in zip(kept, flat.split([buffer.numel() for buffer in kept]), strict=True):
+            buffer.detach().copy_(values.view_as(buffer))
 
     def state_dict(self) -> dict[str, Any]:
         """The moments of whole parameters, gathered from all ranks; whole on rank 0 only."""

@@ -11,7 +11,7 @@ class Tracker(Component):
     Its methods are lifecycle hooks (`ebmkit.hookspecs`), each marked with `@ebmkit.hookimpl`; a method may leave out
     parameters that it does not need. They are called on rank 0 alone, in the training process, with copies: a tracker
     cannot change the run. It writes into `run.folder` only, and a run that is resumed from step N calls
-    `ebmkit_train_begin` with N: what was written for later steps is about to come again.
+    `ebmkit_train_begin` with N: what training told of later steps is about to come again; evaluations are not.
     """
 
     kind = "tracker"

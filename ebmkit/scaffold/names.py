@@ -62,7 +62,7 @@ def require_free(kind: str, names: Names) -> None:
     for item in default_registry():
         if (item.kind, item.name) == (kind, names.component):
             raise BadInput(
-                f"{kind} '{names.component}' is already there, from {item.distribution} {item.version}; "
+                f"{kind} '{names.component}' is already there, from {item.source}; "
                 f"choose another name, for example my-{names.plugin}"
             )
     spec = find_spec(names.module)

@@ -29,7 +29,7 @@ TOLERANCE = 1e-5
 
 
 def table(regularizer: str, stage: int, accumulate: int, **more: Any) -> dict[str, Any]:
-    """A tiny recipe. Its eps is larger than usual: with 1e-8, AdamW makes a whole step of a gradient that is rounding."""
+    """A tiny recipe. Its eps is large: at the usual 1e-8, AdamW makes a whole step of a gradient that is rounding."""
     made = tiny_table(
         "digits",
         data__horizontal_flip=False,

@@ -20,7 +20,7 @@ class Csv(Tracker):
     """Writes `metrics.csv`, one row for each line of metrics.jsonl, and `evaluations.csv` into the run folder.
 
     A number that comes up later in a run gets a column of its own, empty in the earlier rows. A run that goes on from
-    an earlier step loses the rows of later steps.
+    an earlier step loses the metrics of later steps, as they come again. Evaluations are kept: nobody repeats them.
     """
 
     name = "csv"
@@ -28,11 +28,8 @@ class Csv(Tracker):
 
     @hookimpl
     def ebmkit_train_begin(self, run: RunInfo, step: int) -> None:
-        """Go on with the tables, without the rows of the steps that are about to come again."""
+        """Go on with the metrics, without the rows of the steps that are about to come again."""
         self.metrics = Table(run.folder / METRICS, up_to=step)
-        if (run.folder / EVALUATIONS).exists():
-            with _locked(run.folder):
-                Table(run.folder / EVALUATIONS, up_to=step)
 
     @hookimpl
     def ebmkit_step_end(self, metrics: Mapping[str, float]) -> None:

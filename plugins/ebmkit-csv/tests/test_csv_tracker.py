@@ -210,14 +210,19 @@ def test_every_evaluation_is_a_row(run: Path) -> None:
     assert rows[0]["pixel_frechet_distance"] != rows[1]["pixel_frechet_distance"]
 
 
-def test_evaluations_of_steps_that_come_again_are_dropped(run: Path, trained: Path) -> None:
+def test_evaluations_of_steps_that_come_again_are_kept(run: Path, trained: Path) -> None:
+    """Training repeats its steps, but nobody's evaluations."""
     assert run_cli("evaluate", run / "model.safetensors", "--count", 4).code == 0
     header, row = (run / "evaluations.csv").read_text().splitlines()
-    # What an evaluation of step 3 leaves, where the run has lost its checkpoint; then half of another one.
-    (run / "evaluations.csv").write_text(f"{header}\n{row}\n3{row[1:]}\n1,5")
+    # What an evaluation of step 3 leaves, where the run has lost its checkpoint.
+    kept = f"{header}\n{row}\n3{row[1:]}\n"
+    (run / "evaluations.csv").write_text(kept)
     more = ["--resume", "--set", "train.steps=4"]
     assert run_cli("train", trained / "tiny.toml", "--run-dir", run, *more).code == 0
-    assert (run / "evaluations.csv").read_text() == f"{header}\n{row}\n"
+    assert [row["step"] for row in read(run / "metrics.csv")[1]] == ["1", "2", "3", "4"]
+    assert (run / "evaluations.csv").read_text() == kept
+    assert run_cli("evaluate", run / "model.safetensors", "--count", 4).code == 0
+    assert [row["step"] for row in read(run / "evaluations.csv")[1]] == ["2", "3", "4"]
 
 
 def test_half_a_row_of_a_killed_evaluation_does_not_spoil_the_next_one(run: Path) -> None:

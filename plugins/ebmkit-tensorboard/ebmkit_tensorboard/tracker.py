@@ -57,10 +57,8 @@ class TensorBoard(Tracker):
     @hookimpl
     def ebmkit_train_begin(self, run: RunInfo, step: int) -> None:
         """Open the writer, and hide what an earlier process wrote of the steps that are about to come again."""
-        folder = run.folder / FOLDER
-        if (folder / EVALUATIONS).is_dir():
-            _open(folder / EVALUATIONS, purge_step=step + 1).close()
-        self.writer = _open(folder, purge_step=step + 1)
+        # Not in the folder of evaluations: nobody repeats those.
+        self.writer = _open(run.folder / FOLDER, purge_step=step + 1)
         # At the first step that is trained by it: a resumed run's recipe may differ from its earlier one.
         self.writer.add_text("recipe", f"```toml\n{tomli_w.dumps(run.recipe)}```", step + 1)
         self.writer.flush()

@@ -340,7 +340,7 @@ def test_an_evaluation_meanwhile_does_not_turn_readers_away_from_training(tmp_pa
     tracker.ebmkit_train_end()
 
 
-def test_evaluations_of_steps_that_come_again_are_hidden(tmp_path: Path) -> None:
+def test_evaluations_of_steps_that_come_again_are_kept(tmp_path: Path) -> None:
     run = RunInfo(tmp_path, {})
     for step in (4, 8):
         new_tracker().ebmkit_evaluation(run, step, {"distance": step / 2})
@@ -348,7 +348,11 @@ def test_evaluations_of_steps_that_come_again_are_hidden(tmp_path: Path) -> None
     resumed = new_tracker()
     resumed.ebmkit_train_begin(run, 4)
     resumed.ebmkit_train_end()
-    assert scalars(shown(tmp_path, "tensorboard/evaluation")) == {"evaluation/distance": [(4, 2.0)]}
+    time.sleep(1.0 - time.time() % 1.0)
+    # Also beside one of an earlier step, which comes later.
+    new_tracker().ebmkit_evaluation(run, 6, {"distance": 3.0})
+    found = scalars(shown(tmp_path, "tensorboard/evaluation"))
+    assert found == {"evaluation/distance": [(4, 2.0), (8, 4.0), (6, 3.0)]}
 
 
 # --- Options, pictures, the package -----------------------------------------------------------------------------------
