@@ -75,7 +75,7 @@ class DeepSpeedEngine(Engine):
             return
         flat = torch.cat([buffer.detach().reshape(-1).float() for buffer in kept])
         dist.broadcast(flat, src=0)
-        for buffer, values in zip(kept, flat.split([buffer.numel() for buffer in kept]), strict=True):
+        for buffer, values in zip(kept, torch.split(flat, [item.numel() for item in kept]), strict=True):
             buffer.detach().copy_(values.view_as(buffer))
 
     def state_dict(self) -> dict[str, Any]:
