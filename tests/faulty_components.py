@@ -287,6 +287,117 @@ class ReturnsAnyModule(GoodEnergy):
         return nn.Sequential(nn.Flatten(), nn.LazyLinear(1))
 
 
+@breaks("forward leaves no trace", "forward switches the network to evaluation mode")
+class SwitchesToEvaluation(GoodEnergy):
+    """Calls eval() on itself."""
+
+    class network(Network):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            self.eval()
+            return super().forward(x, t)
+
+
+@breaks("forward leaves no trace", "forward makes the caller's images require gradients")
+class AsksForGradients(GoodEnergy):
+    """Has the caller's images require gradients."""
+
+    class network(Network):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            if torch.is_grad_enabled():
+                x.requires_grad_()
+            return super().forward(x, t)
+
+
+@breaks("forward leaves no trace", "forward changes the time steps in place")
+class CountsTimeFromZero(GoodEnergy):
+    """Subtracts 1 from the caller's time steps."""
+
+    class network(Network):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            t.sub_(1).clamp_(min=0)
+            return super().forward(x, t)
+
+
+@breaks("the state dict is everything", "lost in model files and when a run is resumed")
+class KeepsARunningMean(GoodEnergy):
+    """Centres by a running mean that is a plain number."""
+
+    class network(Network):
+        mean = 0.0
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            energy = super().forward(x, t)
+            if self.training and not energy.is_meta:
+                self.mean = 0.9 * self.mean + 0.1 * float(energy.detach().mean())
+            return energy - self.mean
+
+
+@breaks("training draws from torch only", "draws from numpy's global random state")
+class DropsOutByNumpy(GoodEnergy):
+    """Draws its dropout from numpy."""
+
+    class network(Network):
+        def features(self, x: Tensor, t: Tensor) -> Tensor:
+            h = super().features(x, t)
+            return h * float(np.random.rand() < 0.5) if self.training else h
+
+
+@breaks("training draws from torch only", "in training mode energies differ at one torch seed")
+class DropsOutByChance(GoodEnergy):
+    """Draws its dropout from a generator that nobody seeds."""
+
+    class network(Network):
+        def features(self, x: Tensor, t: Tensor) -> Tensor:
+            h = super().features(x, t)
+            return h * float(np.random.default_rng().random()) if self.training else h
+
+
+@breaks("follows the type of its parameters", "convert what is made of t: .to(x.dtype)")
+class EmbedsTimeInFloat32(GoodEnergy):
+    """Makes a float32 embedding of t, whatever the type of its weights."""
+
+    class network(Network):
+        def __init__(self, shape: tuple[int, int, int], time_steps: int) -> None:
+            super().__init__(shape, time_steps)
+            self.wave = nn.Linear(1, 8)
+
+        def features(self, x: Tensor, t: Tensor) -> Tensor:
+            return super().features(x, t) + self.wave(torch.sin(t.float())[:, None])[:, :, None, None]
+
+
+@breaks("follows the type of its parameters", "energies are float32")
+class AnswersInFloat32(GoodEnergy):
+    """Rounds its energies to float32."""
+
+    class network(Network):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return super().forward(x, t).float()
+
+
+@breaks("builds a float32 network on the cpu", "build changes the default type of the process")
+class SetsTheDefaultType(GoodEnergy):
+    """Builds in float64, and leaves that type for everybody."""
+
+    def build(self) -> EnergyModel:
+        model = super().build()
+        torch.set_default_dtype(torch.float64)
+        return model
+
+
+@breaks("each image is by itself", "nothing that looks across samples")
+class ComparesBehindAZero(GoodEnergy):
+    """Subtracts the batch's mean before an output layer that begins at zero."""
+
+    class network(Network):
+        def __init__(self, shape: tuple[int, int, int], time_steps: int) -> None:
+            super().__init__(shape, time_steps)
+            nn.init.zeros_(self.out.weight)
+
+        def features(self, x: Tensor, t: Tensor) -> Tensor:
+            h = super().features(x, t)
+            return h - h.mean(0, keepdim=True) / 2
+
+
 # --- samplers --------------------------------------------------------------------------------------------------------
 
 
@@ -513,9 +624,10 @@ class GoodBuffer(Buffer):
         return {"x": self.x, "t": self.t}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for own, given in ((self.x, state["x"]), (self.t, state["t"])):
-            if own.shape != given.shape:
-                raise ValueError("another size")
+        pairs = ((self.x, state["x"]), (self.t, state["t"]))
+        if any(own.shape != given.shape for own, given in pairs):
+            raise ValueError("another size")
+        for own, given in pairs:
             own.copy_(given)
 
 
@@ -635,6 +747,42 @@ class SharesMemory(GoodBuffer):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.x, self.t = state["x"], state["t"]
+
+
+@breaks("a state that does not fit is refused", "a refused state was taken in part")
+class RefusesTooLate(GoodBuffer):
+    """Copies the images before it looks at the time steps."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for own, given in ((self.x, state["x"]), (self.t, state["t"])):
+            if own.shape != given.shape:
+                raise ValueError("another size")
+            own.copy_(given)
+
+
+@breaks("store keeps a copy", "store keeps the caller's tensor")
+class KeepsTheCallersTensor(GoodBuffer):
+    """Keeps rows of the tensor that it is given."""
+
+    def __init__(self, options: Any, context: Context) -> None:
+        super().__init__(options, context)
+        self.rows = list(self.x)
+
+    def draw(self, n: int, generator: torch.Generator) -> Draw:
+        self.x = torch.stack(self.rows)
+        return super().draw(n, generator)
+
+    def store(self, slots: Tensor, x: Tensor) -> None:
+        for slot, row in zip(slots.tolist(), x, strict=True):
+            self.rows[slot] = row
+        self.t[slots] = self.next(self.t[slots])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"x": torch.stack(self.rows), "t": self.t}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.rows = list(self.x.clone())
 
 
 @breaks("begins by its seed and rank", "every rank begins with the same chains")
@@ -824,6 +972,47 @@ class HidesParameters(Regularizer):
                 torch.nn.utils.parametrizations.spectral_norm(module)
 
 
+@breaks("the penalty leaves no trace", "changes pairs.extra['noised']")
+class ChangesExtra(GoodRegularizer):
+    """Centres what the objective has prepared for itself."""
+
+    def penalty(self, pairs: Pairs, generator: torch.Generator) -> Term | None:
+        for value in pairs.extra.values():
+            value -= 1
+        return super().penalty(pairs, generator)
+
+
+@breaks("the penalty leaves no trace", "changes pairs.energies")
+class ChangesEnergies(GoodRegularizer):
+    """Centres the energies for everybody."""
+
+    def penalty(self, pairs: Pairs, generator: torch.Generator) -> Term | None:
+        with torch.no_grad():
+            pairs.energies[0].sub_(1)
+        return super().penalty(pairs, generator)
+
+
+@breaks("prepare draws from torch only", "draws from numpy's global random state")
+class PreparesByNumpy(GoodRegularizer):
+    """Moves the weights by numpy's global generator."""
+
+    def moved(self) -> float:
+        return float(np.random.rand())
+
+    def prepare(self, model: EnergyModel) -> None:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(1 + 0.1 * self.moved())
+
+
+@breaks("prepare draws from torch only", "at one torch seed")
+class PreparesByChance(PreparesByNumpy):
+    """Moves the weights by a generator that nobody seeds."""
+
+    def moved(self) -> float:
+        return random.Random().random()
+
+
 @breaks("the gradient bound is a norm", "must be None or a finite number above 0, not -1")
 class BoundsByMinusOne(GoodRegularizer):
     """Has a bound that is no norm."""
@@ -880,7 +1069,7 @@ class DividesByTheRest(GoodSchedule):
         return 1 / (1 - progress) if progress < 1 else float("inf")
 
 
-@breaks("gives a finite number everywhere", "return a finite float")
+@breaks("gives a finite number everywhere", "return a finite number")
 class GivesATensor(GoodSchedule):
     """Gives a tensor."""
 
@@ -992,6 +1181,31 @@ class MatchesScores(GoodObjective):
         return Term(super().loss(pairs).value + 1e-3 * gradient.square().mean(), {})
 
 
+@breaks("the loss leaves no trace", "changes pairs.extra['scale']")
+class ChangesItsExtra(GoodObjective):
+    """Decays what it has prepared, which a second look would not find again."""
+
+    def pairs(self, *args: Any) -> Pairs:
+        pairs = super().pairs(*args)
+        pairs.extra["scale"] = torch.ones(())
+        return pairs
+
+    def loss(self, pairs: Pairs) -> Term:
+        pairs.extra["scale"].mul_(0.5)
+        return Term(super().loss(pairs).value * pairs.extra["scale"], {})
+
+
+@breaks("the loss leaves no trace", "changes pairs.energies")
+class CentresTheEnergies(GoodObjective):
+    """Changes the energies that regularizers share."""
+
+    def loss(self, pairs: Pairs) -> Term:
+        term = super().loss(pairs)
+        with torch.no_grad():
+            pairs.energies[1].zero_()
+        return term
+
+
 # --- trackers --------------------------------------------------------------------------------------------------------
 
 
@@ -1053,13 +1267,31 @@ class NeedsABegin(GoodTracker):
             file.write(str(results))
 
 
-@breaks("lives through a run", "changes the working directory or a setting of torch")
+@breaks("lives through a run", "changes the gradient mode of the process and leaves it changed")
 class LeavesGradientsOff(GoodTracker):
     """Switches gradients off for good."""
 
     @hookimpl
     def ebmkit_step_end(self) -> None:
         torch.set_grad_enabled(False)
+
+
+@breaks("lives through a run", "changes autocast of the process")
+class LeavesAutocastOn(GoodTracker):
+    """Enters autocast and never leaves it."""
+
+    @hookimpl
+    def ebmkit_samples_drawn(self) -> None:
+        torch.autocast("cpu", torch.bfloat16).__enter__()
+
+
+@breaks("uses no global random state", "draws from Python's global random state")
+class NamesByChance(GoodTracker):
+    """Draws a name for each step."""
+
+    @hookimpl
+    def ebmkit_step_end(self, run: Any, step: int) -> None:
+        (run.folder / f"{step}-{random.randrange(10**6)}.txt").touch()
 
 
 # --- every kind ------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from ebmkit.testing.analytic import Bowl, make_once_differentiable, photographs,
 from ebmkit.testing.contract import Contract, require
 from ebmkit.testing.globals import seeded, unchanged_globals
 from ebmkit.testing.numeric import parameter_gradient, trainable
-from ebmkit.testing.terms import BATCH, RESERVED, differentiates_twice, require_term, require_untouched
+from ebmkit.testing.terms import BATCH, RESERVED, differentiates_twice, require_term, require_untouched, values_of
 
 
 class ObjectiveContract(Contract):
@@ -114,11 +114,12 @@ class ObjectiveContract(Contract):
         )
 
     def test_the_loss_leaves_no_trace(self) -> None:
-        """Pairs, gradients and the network's mode are as they were before `loss`."""
+        """Pairs, their energies, gradients and the network's mode are as they were before `loss`."""
         energy = self.network().train()
         pairs, kept = self.pairs(energy, self.images()), self.pairs(energy, self.images())
+        energies = values_of(pairs)
         self.build().loss(pairs)
-        require_untouched(pairs, kept, "loss")
+        require_untouched(pairs, kept, energies, "loss")
 
     def test_training_lowers_the_energy_of_data(self) -> None:
         """A quadratic energy, trained on images around 1, moves its minimum from 0 towards them: low on data."""

@@ -15,7 +15,7 @@ from ebmkit.testing.analytic import gaussian, make_once_differentiable, small_ne
 from ebmkit.testing.contract import Contract, ContractBroken, require, skip
 from ebmkit.testing.globals import seeded, unchanged_globals
 from ebmkit.testing.numeric import along_parameters, parameter_gradient, same
-from ebmkit.testing.terms import differentiates_twice, make_pairs, require_term, require_untouched
+from ebmkit.testing.terms import differentiates_twice, make_pairs, require_term, require_untouched, values_of
 
 SCALES = (0.1, 1000.0)
 """Energies of gentle and of steep slope: one-sided penalties are exactly zero on gentle ones."""
@@ -110,12 +110,13 @@ class RegularizerContract(Contract):
         )
 
     def test_the_penalty_leaves_no_trace(self) -> None:
-        """Images, time steps, gradients and the network's mode are as they were before `penalty`."""
+        """Images, time steps, energies, gradients and the network's mode are as they were before `penalty`."""
         model = self.network(SCALES[-1])
         pairs, kept = self.pairs(model), self.pairs(model)
+        energies = values_of(pairs)
         if self.penalty(pairs) is None:
             skip("no penalty: it changes the network only")
-        require_untouched(pairs, kept, "penalty")
+        require_untouched(pairs, kept, energies, "penalty")
 
     def test_double_backward_is_declared(self) -> None:
         """A penalty that differentiates a gradient says so: `needs_double_backward = True`."""
@@ -155,6 +156,22 @@ class RegularizerContract(Contract):
                 torch.equal(model(x, t), copy.deepcopy(model)(x, t)),
                 "after prepare a deep copy has other energies, so that no EMA can be kept",
             )
+
+    def test_prepare_draws_from_torch_only(self) -> None:
+        """Random numbers of `prepare` come from torch's global generator and nothing else, as a network's weights."""
+        states = []
+        for seed in (0, 99):
+            model, regularizer = small_network(*self._sizes()), self.build()
+            with seeded(seed), unchanged_globals("prepare", may_draw="torch's"):
+                torch.manual_seed(5)
+                regularizer.prepare(model)
+            states.append(model.state_dict())
+        different = [name for name, value in states[0].items() if not torch.equal(value, states[1][name])]
+        require(
+            not different,
+            f"prepare gives other {', '.join(different[:3])} at one torch seed: draw from torch's global generator "
+            "and nothing else",
+        )
 
     def test_prepare_declares_what_it_does_to_the_state_dict(self) -> None:
         """`changes_state_dict` is True if, and only if, `prepare` adds, drops, renames or reshapes parameters."""
