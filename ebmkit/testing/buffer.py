@@ -71,6 +71,19 @@ class BufferContract(Contract):
             )
             require(all(item.device.type == "cpu" for item in (slots, x, t)), "a draw is not on the context's device")
 
+    def test_randomness_comes_from_the_generator(self) -> None:
+        """Equal generators draw the same chains from equal buffers; no global random state is used."""
+        n, buffers = max(1, self.slots() // 2), (self.build(), self.build())
+        with unchanged_globals("draw"):
+            first = self.drawn(buffers[0], 3, n)
+        with seeded(99):
+            second = self.drawn(buffers[1], 3, n)
+        require(
+            all(torch.equal(a, b) for a, b in zip(first, second, strict=True)),
+            "two equal buffers differ in what they draw by equal generators: take random numbers "
+            "from the generator that draw is given only",
+        )
+
     def test_slots_of_a_draw_are_different(self) -> None:
         """A draw holds no slot twice, or two chains would be stored into one."""
         buffer = self.build()
@@ -99,19 +112,6 @@ class BufferContract(Contract):
                 f"rank 0 of {world_size} gives {share + 1} chains although size = {size} over all ranks: give each "
                 "rank size / world_size slots, and raise ValueError where fewer are left than asked for",
             )
-
-    def test_randomness_comes_from_the_generator(self) -> None:
-        """Equal generators draw the same chains from equal buffers; no global random state is used."""
-        n, buffers = max(1, self.slots() // 2), (self.build(), self.build())
-        with unchanged_globals("draw"):
-            first = self.drawn(buffers[0], 3, n)
-        with seeded(99):
-            second = self.drawn(buffers[1], 3, n)
-        require(
-            all(torch.equal(a, b) for a, b in zip(first, second, strict=True)),
-            "two equal buffers differ in what they draw by equal generators: take random numbers "
-            "from the generator that draw is given only",
-        )
 
     def test_begins_by_its_seed_and_rank(self) -> None:
         """Built twice it begins with the same chains; another seed or rank begins with other ones."""

@@ -207,7 +207,7 @@ class Contract:
                 first = first or told[0]
         raise ContractBroken(
             f"problems() refuses every context that was tried: {first}; set image_shape, time_steps or options on the "
-            "contract's subclass to what the component is for"
+            "contract's subclass (--image-size, --time-steps, --set) to what the component is for"
         )
 
     def _problems(self, options: Any, context: Context) -> list[str]:

@@ -40,6 +40,41 @@ class RegularizerContract(Contract):
         """The penalty of these pairs, with the generator of a training step."""
         return (regularizer or self.build()).penalty(pairs, torch.Generator().manual_seed(seed))
 
+    def test_prepare_draws_from_torch_only(self) -> None:
+        """Random numbers of `prepare` come from torch's global generator and nothing else, as a network's weights."""
+        states = []
+        for seed in (0, 99):
+            model, regularizer = small_network(*self._sizes()), self.build()
+            with seeded(seed), unchanged_globals("prepare", may_draw="torch's"):
+                torch.manual_seed(5)
+                regularizer.prepare(model)
+            states.append(model.state_dict())
+        different = [name for name, value in states[0].items() if not torch.equal(value, states[1][name])]
+        require(
+            not different,
+            f"prepare gives other {', '.join(different[:3])} at one torch seed: draw from torch's global generator "
+            "and nothing else",
+        )
+
+    def test_randomness_comes_from_the_generator(self) -> None:
+        """Equal generators give the same penalty, bit for bit and call after call; no global random state is used."""
+        model, regularizer = self.network(SCALES[-1]), self.build()
+        if self._changes_network():
+            model.eval()
+        if self.penalty(self.pairs(model)) is None:
+            skip("no penalty: it changes the network only")
+        with unchanged_globals("penalty"):
+            first = self.penalty(self.pairs(model), 3, regularizer)
+        with seeded(99):
+            second = self.penalty(self.pairs(model), 3, regularizer)
+        assert first is not None
+        assert second is not None
+        require(
+            torch.equal(first.value, second.value),
+            "a second call with an equal generator gives another penalty: take every random number from the generator, "
+            "and keep nothing on self, which would be lost when a run is resumed",
+        )
+
     def test_does_something(self) -> None:
         """It has a penalty that is not zero on some energy, or it changes the network."""
         plain, prepared = small_network(*self._sizes()), self.network()
@@ -90,25 +125,6 @@ class RegularizerContract(Contract):
             )
         require(reached, "no parameter gets a gradient from the penalty: it would train nothing")
 
-    def test_randomness_comes_from_the_generator(self) -> None:
-        """Equal generators give the same penalty, bit for bit and call after call; no global random state is used."""
-        model, regularizer = self.network(SCALES[-1]), self.build()
-        if self._changes_network():
-            model.eval()
-        if self.penalty(self.pairs(model)) is None:
-            skip("no penalty: it changes the network only")
-        with unchanged_globals("penalty"):
-            first = self.penalty(self.pairs(model), 3, regularizer)
-        with seeded(99):
-            second = self.penalty(self.pairs(model), 3, regularizer)
-        assert first is not None
-        assert second is not None
-        require(
-            torch.equal(first.value, second.value),
-            "a second call with an equal generator gives another penalty: take every random number from the generator, "
-            "and keep nothing on self, which would be lost when a run is resumed",
-        )
-
     def test_the_penalty_leaves_no_trace(self) -> None:
         """Images, time steps, energies, gradients and the network's mode are as they were before `penalty`."""
         model = self.network(SCALES[-1])
@@ -156,22 +172,6 @@ class RegularizerContract(Contract):
                 torch.equal(model(x, t), copy.deepcopy(model)(x, t)),
                 "after prepare a deep copy has other energies, so that no EMA can be kept",
             )
-
-    def test_prepare_draws_from_torch_only(self) -> None:
-        """Random numbers of `prepare` come from torch's global generator and nothing else, as a network's weights."""
-        states = []
-        for seed in (0, 99):
-            model, regularizer = small_network(*self._sizes()), self.build()
-            with seeded(seed), unchanged_globals("prepare", may_draw="torch's"):
-                torch.manual_seed(5)
-                regularizer.prepare(model)
-            states.append(model.state_dict())
-        different = [name for name, value in states[0].items() if not torch.equal(value, states[1][name])]
-        require(
-            not different,
-            f"prepare gives other {', '.join(different[:3])} at one torch seed: draw from torch's global generator "
-            "and nothing else",
-        )
 
     def test_prepare_declares_what_it_does_to_the_state_dict(self) -> None:
         """`changes_state_dict` is True if, and only if, `prepare` adds, drops, renames or reshapes parameters."""

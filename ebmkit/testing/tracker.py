@@ -131,6 +131,18 @@ class HooksContract:
             implemented = lifecycle_hooks(self.watcher())
         require(implemented, "no lifecycle hook is implemented: mark methods such as ebmkit_step_end with @hookimpl")
 
+    def test_uses_no_global_random_state(self) -> None:
+        """What it draws, if anything, does not come from the global random states."""
+        with self.life() as life:
+            life.begin(0)
+            life.steps(1, 2)
+            life.end(2)
+        require(
+            not life.drawn,
+            f"a hook draws from {' and '.join(sorted(life.drawn))} global random state, which ebmkit gives back after "
+            "each call, so that the same numbers come again: take a generator of your own, such as random.Random()",
+        )
+
     def test_lives_through_a_run(self) -> None:
         """Begin, steps, samples, checkpoint, end: nothing raises, metrics that come late included."""
         with self.life() as life:
@@ -174,18 +186,6 @@ class HooksContract:
             trained.steps(1, 4)
             trained.end(4)
             self.again(life).evaluate(4)
-
-    def test_uses_no_global_random_state(self) -> None:
-        """What it draws, if anything, does not come from the global random states."""
-        with self.life() as life:
-            life.begin(0)
-            life.steps(1, 2)
-            life.end(2)
-        require(
-            not life.drawn,
-            f"a hook draws from {' and '.join(sorted(life.drawn))} global random state, which ebmkit gives back after "
-            "each call, so that the same numbers come again: take a generator of your own, such as random.Random()",
-        )
 
 
 class TrackerContract(HooksContract, Contract):
