@@ -115,8 +115,7 @@ class EnergyContract(Contract):
 
     def test_training_draws_from_torch_only(self) -> None:
         """In training mode random numbers come from torch's global generator, which the trainer seeds at each step."""
-        (x, t), model = self.inputs(), self.stirred().train()
-        other = copy.deepcopy(model)
+        (x, t), model, other = self.inputs(), self.stirred().train(), self.stirred().train()
         with unchanged_globals("forward in training mode", may_draw="torch's"):
             torch.manual_seed(5)
             first = model(x, t)
