@@ -117,10 +117,17 @@ def new_plugin(kind: str, name: str, out: str | Path | None = None) -> Path:
     return scaffold.new_plugin(kind, name, None if out is None else Path(out))
 
 
-def check_plugin(name: str, image_shape: tuple[int, int, int] | None = None) -> list[Finding]:
+def check_plugin(
+    name: str,
+    image_shape: tuple[int, int, int] | None = None,
+    time_steps: int | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> list[Finding]:
     """What the contracts say of a distribution, plugin or module, rule by rule, as `ebmkit check-plugin` does.
 
-    Raises `BadInput` where nothing has this name, and `PluginMissing` with the reason for a plugin that does not load.
+    `options` are values to test with: `{"weight": 0.5}`, or `{"regularizer.my_r1.weight": 0.5}` for one of several
+    components. Raises `BadInput` for those that cannot be used and where nothing has this name, and `PluginMissing`
+    with the reason for a plugin that does not load.
     """
     from ebmkit.testing.checking import check_plugins
     from ebmkit.testing.finding import find_plugins
@@ -129,7 +136,8 @@ def check_plugin(name: str, image_shape: tuple[int, int, int] | None = None) -> 
     for plugin in plugins:
         if isinstance(plugin, BrokenPlugin):
             raise PluginMissing(f"{plugin.label}: {plugin.reason}")
-    return list(check_plugins([plugin for plugin in plugins if isinstance(plugin, LoadedPlugin)], image_shape))
+    loaded = [plugin for plugin in plugins if isinstance(plugin, LoadedPlugin)]
+    return list(check_plugins(loaded, image_shape, time_steps, options))
 
 
 def schema(warn: Callable[[str], None] | None = None) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,11 +11,11 @@ from datetime import datetime
 from typing import Any
 
 import pluggy
-import torch
 
 from ebmkit.errors import HookFailed
 from ebmkit.interfaces import Context
 from ebmkit.plugins import lifecycle_hooks, new_manager, told
+from ebmkit.process_settings import kept
 from ebmkit.recipe import Part
 from ebmkit.registry import Registry
 from ebmkit.run_folder import RunInfo
@@ -98,7 +97,8 @@ class Lifecycle:
     @contextmanager
     def _guarded(self, label: str, what: str, watcher: _Watcher | None = None) -> Iterator[None]:
         try:
-            with _undisturbed():
+            # Nothing of the process that torch or the run goes by stays changed.
+            with kept():
                 yield
         except (KeyboardInterrupt, GeneratorExit):
             raise
@@ -119,21 +119,3 @@ class Lifecycle:
                 "--set train.hook_errors=disable, --resume goes on with it"
             )
             self.failure.__cause__ = error
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Give back what plugin code may have changed of the process: torch's settings and the working directory."""
-    grad, dtype, device = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_default_device()
-    threads, folder = torch.get_num_threads(), os.getcwd()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        if torch.get_default_device() != device:
-            torch.set_default_device(device)
-        torch.set_grad_enabled(grad)
-        torch.set_default_dtype(dtype)
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
-        os.chdir(folder)

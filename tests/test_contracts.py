@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator
@@ -12,12 +13,22 @@ from typing import Any
 import pytest
 import torch
 
-from ebmkit import KINDS
+from docs_pages import module_of
+from ebmkit import KINDS, RunInfo
 from ebmkit.plugins import LoadedPlugin, Registered
+from ebmkit.process_settings import ProcessSettings
 from ebmkit.registry import Registry, default_registry
-from ebmkit.testing import CONTRACTS, Contract, rules
-from ebmkit.testing.checking import Finding, check_component
-from faulty_components import FAULTS, GOOD, Unregistered
+from ebmkit.testing import CONTRACTS, Contract, HooksContract, rules
+from ebmkit.testing.checking import Finding, check_component, run_contract
+from faulty_components import (
+    FAULTS,
+    GOOD,
+    AnswersInFloat32,
+    EmbedsTimeInFloat32,
+    LeavesAutocastOn,
+    SetsTheDefaultType,
+    Unregistered,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 IMPORTS = "importing it imports no torch"
@@ -69,6 +80,88 @@ def test_most_faults_break_few_rules() -> None:
         for component, *_ in FAULTS
     ]
     assert sum(count <= 3 for count in broken) >= 0.8 * len(broken), broken
+
+
+@pytest.mark.parametrize("component", [EmbedsTimeInFloat32, AnswersInFloat32, LeavesAutocastOn, SetsTheDefaultType])
+def test_one_fault_is_told_by_one_rule(component: type[Any]) -> None:
+    """Neither the type of the weights nor a setting that is left changed shows again where it only has consequences."""
+    before = ProcessSettings.capture()
+    broken = {finding.message for finding in findings(component) if finding.outcome == "failed"}
+    assert len(broken) == 1
+    assert before.changed() == []
+
+
+LOOSE = '''
+from ebmkit import Schedule, hookimpl
+PLUGIN_API = 1
+
+class Loose(Schedule):
+    """A constant."""
+    name = "loose"
+    def __call__(self, progress):
+        return 1
+
+@hookimpl
+def ebmkit_schedules():
+    IMPORT
+    return [Loose]
+'''
+
+
+@pytest.mark.parametrize("imported", ["pass", "import torch", "from ebmkit import EnergyModel", "import json"])
+def test_a_plugin_that_imports_torch_is_told_so(imported: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Where the process of the rule finds it.
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, source in (("late", LOOSE.replace("IMPORT", imported)), ("early", f"{imported}\n{LOOSE}")):
+        module = module_of(f"loose_{name}_{abs(hash(imported))}", source.replace("IMPORT", "pass"), tmp_path)
+        item = Registered("schedule", "loose", module.Loose, "loose", "loose", "1.0")
+        registry = Registry([LoadedPlugin("loose", module, (item,))])
+        found = {finding.rule: finding for finding in check_component(item, registry)}
+        imports = "torch" in imported or "EnergyModel" in imported
+        assert found[IMPORTS].outcome == ("failed" if imports else "passed")
+        assert not imports or "import torch within methods" in found[IMPORTS].message
+
+
+KEEPS_STATE = """
+from ebmkit import hookimpl
+PLUGIN_API = 1
+file = None
+
+@hookimpl
+def ebmkit_train_begin(run):
+    global file
+    file = run.folder / "heard.txt"
+
+@hookimpl
+def ebmkit_evaluation(run, step):
+    with FILE.open("a") as heard:
+        heard.write(f"{step}\\n")
+"""
+
+
+@pytest.mark.parametrize(("path", "right"), [("file", False), ("(run.folder / 'heard.txt')", True)])
+@pytest.mark.parametrize("package", [False, True])
+def test_hooks_of_a_module_have_nothing_left_of_an_earlier_process(
+    path: str, right: bool, package: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    name, source = f"keeps_state_{right}_{package}", KEEPS_STATE.replace("FILE", path)
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text(f"from {name}.hooks import *\nPLUGIN_API = 1" if package else source)
+    (tmp_path / name / "hooks.py").write_text(source)
+    module = importlib.import_module(name)
+    before = set(sys.modules)
+    # A used module, as any is by the time that its later rules are looked at.
+    module.ebmkit_train_begin(RunInfo(tmp_path, {}))
+    found = {
+        finding.rule: finding
+        for finding in run_contract(type("Hooks", (HooksContract,), {"plugin": module}), "hooks")
+        if finding.outcome == "failed"
+    }
+    assert set(found) == (set() if right else {"hears of evaluations"})
+    assert right or "'NoneType' object has no attribute 'open'" in found["hears of evaluations"].message
+    assert sys.modules[name] is module
+    assert {added for added in set(sys.modules) - before if added.startswith(name)} == set()
 
 
 def test_contracts_and_rules() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ import ebmkit
 from ebmkit import RunInfo, Tracker, hookimpl
 from ebmkit.errors import HookFailed
 from ebmkit.lifecycle import ERROR_LOG
+from ebmkit.process_settings import SETTINGS, ProcessSettings, kept
 from ebmkit.recipe import Part, Recipe
 from ebmkit.run_folder import RunFolder
 from run_helpers import (
@@ -154,6 +157,13 @@ class Meddler(Tracker):
         torch.set_grad_enabled(False)
         torch.set_default_dtype(torch.float64)
         torch.set_num_threads(3)
+        torch.set_float32_matmul_precision("medium")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.autocast("cpu", torch.bfloat16).__enter__()
+        torch.autograd.set_detect_anomaly(True)
+        torch.set_default_device("meta")
+        random.seed(0)
+        np.random.seed(0)
         os.chdir("/")
 
 
@@ -161,6 +171,7 @@ def test_a_tracker_cannot_change_the_run(
     tmp_path: Path, shards: str, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    before = ProcessSettings.capture()
     recipe = tiny_recipe(shards, train__steps=4, train__sample_every=2)
     # A relative folder: every later write would go elsewhere if the working directory stayed changed.
     new_trainer(Path("plain"), recipe).train()
@@ -172,8 +183,26 @@ def test_a_tracker_cannot_change_the_run(
     assert heard[0] == ("begin", 0, "watched", 4)
     assert [event for event in heard if event[0] == "step"][-1] == ("step", 4, 4)
     assert Path.cwd() == tmp_path
-    assert torch.is_grad_enabled()
-    assert torch.get_default_dtype() == torch.float32
+    assert before.changed() == []
+    assert before.drawn() == []
+
+
+def test_whatever_is_changed_of_the_process_is_named_and_given_back(tmp_path: Path) -> None:
+    meddler = Meddler(Meddler.Options(), ebmkit.Context((1, 8, 8), 4))
+    before = ProcessSettings.capture()
+    changed: list[list[str]] = []
+
+    def meddle() -> None:
+        with kept() as settings:
+            meddler.meddle(RunInfo(tmp_path, {"train": {}}))
+            torch.backends.cudnn.benchmark = not torch.backends.cudnn.benchmark
+            changed.extend((settings.changed(), settings.drawn()))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        meddle()
+    assert changed == [[setting.name for setting in SETTINGS], ["torch's", "Python's", "numpy's"]]
+    assert (before.changed(), before.drawn()) == ([], [])
 
 
 class Failing(Tracker):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import wraps
+from numbers import Real
 from typing import Any, ClassVar
 
 from ebmkit.interfaces.base import BaseOptions
@@ -17,12 +20,18 @@ class Schedule(ABC):
     class Options(BaseOptions):
         """No options."""
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Whatever real number `__call__` gives becomes a float: integers and numpy's numbers stand in no state."""
+        super().__init_subclass__(**keywords)
+        if "__call__" in vars(cls):
+            cls.__call__ = _giving_float(cls.__call__)  # type: ignore[assignment]
+
     def __init__(self, options: Any) -> None:
         self.options = options
 
     @abstractmethod
     def __call__(self, progress: float) -> float:
-        """The value at `progress` in [0, 1]: 0 at the start, 1 at the end.
+        """The value at `progress` in [0, 1]: 0 at the start, 1 at the end. Any finite real number; callers get a float.
 
         A sampler's progress is 1 at the very last step of a sweep; training's is the share of `train.steps` done.
         """
@@ -35,3 +44,12 @@ class Schedule(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.options!r})"
+
+
+def _giving_float(call: Callable[[Any, float], Any]) -> Callable[[Any, float], Any]:
+    @wraps(call)
+    def wrapped(self: Any, progress: float) -> Any:
+        value = call(self, progress)
+        return float(value) if isinstance(value, Real) and not isinstance(value, bool) else value
+
+    return wrapped

@@ -17,6 +17,7 @@ import tomli_w
 from ebmkit.binder import Binder
 from ebmkit.errors import PluginMissing
 from ebmkit.interfaces import BaseOptions, Context
+from ebmkit.process_settings import kept
 from ebmkit.registry import Registry, default_registry
 from ebmkit.testing.globals import unchanged_globals
 
@@ -67,7 +68,9 @@ class Contract:
 
     def build(self, **changes: Any) -> Any:
         """The component in this context."""
-        return self.component(self.bound_options(), self.context(**changes))
+        with kept():
+            # What a constructor changes of the process is told by one rule, and not by what follows from it.
+            return self.component(self.bound_options(), self.context(**changes))
 
     # --- the rules ---------------------------------------------------------------------------------------------------
 
@@ -204,7 +207,7 @@ class Contract:
                 first = first or told[0]
         raise ContractBroken(
             f"problems() refuses every context that was tried: {first}; set image_shape, time_steps or options on the "
-            "contract's subclass to what the component is for"
+            "contract's subclass (--image-size, --time-steps, --set) to what the component is for"
         )
 
     def _problems(self, options: Any, context: Context) -> list[str]:

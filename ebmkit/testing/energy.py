@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ebmkit.energy_model import EnergyModel
+from ebmkit.process_settings import kept
 from ebmkit.testing.analytic import gaussian, photographs, time_steps_of
 from ebmkit.testing.contract import Contract, ContractBroken, require, skip
+from ebmkit.testing.derivatives import check_gradient, check_second_derivative
 from ebmkit.testing.globals import seeded, unchanged_globals
-from ebmkit.testing.numeric import along_parameters, central_difference, parameter_gradient, same, trainable
+from ebmkit.testing.numeric import parameter_gradient, same, trainable
 
 BATCH = 4
+STIR = 0.02
+"""How far weights are moved before gradients are looked at, as a few steps of training would move them."""
 
 
 class EnergyContract(Contract):
@@ -30,6 +36,14 @@ class EnergyContract(Contract):
         )
         return model.eval()  # type: ignore[no-any-return]
 
+    def stirred(self, seed: int = 0) -> EnergyModel:
+        """`network` after a little training: a layer that begins at zero hides what is behind it."""
+        model, random = self.network(seed), torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in trainable(model):
+                parameter.add_(STIR * torch.randn(parameter.shape, generator=random, dtype=parameter.dtype))
+        return model
+
     def inputs(self, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """Images `[4, C, H, W]`, two smooth and two of noise, and their time steps."""
         context = self.context()
@@ -38,6 +52,11 @@ class EnergyContract(Contract):
 
     def test_builds_a_float32_network_on_the_cpu(self) -> None:
         """`build` gives a network in float32 on the CPU that has something to train; the core moves it."""
+        energy = self.build()
+        with kept() as before:
+            energy.build()
+            changed = before.changed()
+        require(not changed, f"build changes {' and '.join(changed)} of the process: give back what it sets")
         model = self.network()
         for name, tensor in model.state_dict().items():
             require(
@@ -80,7 +99,7 @@ class EnergyContract(Contract):
 
     def test_evaluation_mode_is_deterministic(self) -> None:
         """In evaluation mode the same images have the same energies, nothing is drawn and no buffer changes."""
-        model, (x, t) = self.network(), self.inputs()
+        model, (x, t) = self.stirred(), self.inputs()
         before = copy.deepcopy(model.state_dict())
         with torch.no_grad():
             with unchanged_globals("forward in evaluation mode"):
@@ -94,20 +113,46 @@ class EnergyContract(Contract):
             f"forward in evaluation mode changes {', '.join(changed[:3])}: buffers may change in training only",
         )
 
+    def test_training_draws_from_torch_only(self) -> None:
+        """In training mode random numbers come from torch's global generator, which the trainer seeds at each step."""
+        (x, t), model, other = self.inputs(), self.stirred().train(), self.stirred().train()
+        with unchanged_globals("forward in training mode", may_draw="torch's"):
+            torch.manual_seed(5)
+            first = model(x, t)
+        with seeded(99):
+            torch.manual_seed(5)
+            second = other(x, t)
+        require(
+            torch.equal(first, second),
+            "in training mode energies differ at one torch seed: draw from torch's global generator and nothing else, "
+            "or a resumed run goes another way",
+        )
+
+    def test_follows_the_type_of_its_parameters(self) -> None:
+        """With parameters and images in float64, `forward` and its gradients are float64: differences need them."""
+        problem = self._type_problem()
+        require(
+            not problem,
+            f"forward works in float32, but not with parameters and images in float64: {problem}. Make new tensors "
+            "with dtype=x.dtype, and convert what is made of t: .to(x.dtype)",
+        )
+
     def test_each_image_is_by_itself(self) -> None:
         """An image's energy does not depend on the other images of the batch, nor on their time steps."""
-        model, (x, t) = self.network().double(), self.inputs(torch.float64)
-        with torch.no_grad():
-            together = model(x, t)
-            alone = torch.cat([model(x[i : i + 1], t[i : i + 1]) for i in range(BATCH)])
-        require(
-            same(together, alone, 1e-6),
-            "an image's energy changes with the batch that it is in: no batch norm, nothing that looks across samples",
-        )
-        model.train()
-        x = x.requires_grad_()
-        with seeded(3):
-            (gradient,) = torch.autograd.grad(model(x, t)[0], x)
+        model, (x, t) = self.stirred().double(), self.inputs(torch.float64)
+        with self._in_float64():
+            with torch.no_grad():
+                together = model(x, t)
+                alone = torch.cat([model(x[i : i + 1], t[i : i + 1]) for i in range(BATCH)])
+            require(
+                same(together, alone, 1e-6),
+                "an image's energy changes with the batch that it is in: no batch norm, nothing that looks across "
+                "samples",
+            )
+            model.train()
+            x = x.requires_grad_()
+            with seeded(3):
+                (gradient,) = torch.autograd.grad(model(x, t)[0], x)
         require(
             not gradient[1:].any(),
             "in training mode an image's energy depends on other images: samplers and penalties sum over the batch to "
@@ -116,55 +161,15 @@ class EnergyContract(Contract):
 
     def test_the_gradient_by_the_image_is_right(self) -> None:
         """The gradient that samplers follow is finite, not zero, and that of the energy (central difference)."""
-        model, (x, t) = self.network().double(), self.inputs(torch.float64)
-        x.requires_grad_()
-        try:
-            (gradient,) = torch.autograd.grad(model(x, t).sum(), x)
-        except RuntimeError as error:
-            raise ContractBroken(f"the energy cannot be differentiated by the image: {error}") from error
-        require(gradient.isfinite().all(), "the energy's gradient by the image is not finite")
-        require(
-            gradient.flatten(1).any(1).all(),
-            "the energy's gradient is zero: the image is detached, rounded or clamped on its way",
-        )
-        direction = gaussian(BATCH, self.context().image_shape, 4, torch.float64)
-        with torch.no_grad():
-            slope = central_difference(lambda e: model(x + e * direction, t).sum())
-        exact = (gradient * direction).sum()
-        require(
-            same(slope, exact, 1e-3),
-            f"the energy changes by {float(slope):.6g} along a direction where autograd says {float(exact):.6g}: "
-            "a custom backward is wrong, or a part is detached",
-        )
+        with self._in_float64():
+            check_gradient(self.stirred().double(), *self.inputs(torch.float64))
 
     def test_can_be_differentiated_twice(self) -> None:
         """Gradient penalties differentiate the gradient by the parameters; `twice_differentiable = False` opts out."""
         if not self.component.twice_differentiable:
             skip("twice_differentiable = False: no recipe combines it with a gradient penalty")
-        model, (x, t) = self.network().double(), self.inputs(torch.float64)
-
-        def squared_gradient(create_graph: bool) -> Tensor:
-            image = x.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(model(image, t).sum(), image, create_graph=create_graph)
-            return gradient.square().sum()
-
-        try:
-            exact = parameter_gradient(squared_gradient(create_graph=True), model)
-        except RuntimeError as error:
-            raise ContractBroken(
-                f"the energy cannot be differentiated twice ({error}): replace what has no double backward (fused "
-                "attention, custom autograd), or set twice_differentiable = False"
-            ) from error
-        require(
-            any(item.any() for item in exact),
-            "the gradient by the image does not depend on any parameter: a gradient penalty would train nothing",
-        )
-        slope, expected = along_parameters(lambda: squared_gradient(create_graph=False), model, exact)
-        require(
-            same(slope, expected, 1e-2),
-            f"the squared gradient changes by {float(slope):.6g} where double backward says {float(expected):.6g}: "
-            "a custom backward is not itself differentiable; mend it, or set twice_differentiable = False",
-        )
+        with self._in_float64():
+            check_second_derivative(self.stirred().double(), *self.inputs(torch.float64))
 
     def test_follows_its_device(self) -> None:
         """Every tensor that `forward` uses is a parameter, a buffer, or made on the images' device."""
@@ -179,17 +184,28 @@ class EnergyContract(Contract):
         require(energy.device.type == "meta", "energies come back on another device than that of the images")
 
     def test_the_state_dict_is_everything(self) -> None:
-        """Loading the `state_dict` of one network into another gives the same energies, bit for bit."""
-        (x, t), first, second = self.inputs(), self.network(seed=1), self.network(seed=2)
+        """Loading the `state_dict` of a network after some training steps into another gives the same energies."""
+        (x, t), first, second = self.inputs(), self.stirred(seed=1), self.stirred(seed=2)
+        first.train()
+        with seeded(0):
+            # What training may leave in the network besides its weights.
+            for _ in range(3):
+                first(x, t)
         state = first.state_dict()
         for name, value in state.items():
             require(isinstance(value, Tensor), f"state '{name}' is no tensor and cannot stand in a model file")
         second.load_state_dict(copy.deepcopy(state))
-        with torch.no_grad():
+        for training in (False, True):
+            first.train(training)
+            second.train(training)
+            energies = []
+            for model in (first, second):
+                with torch.no_grad(), seeded(4):
+                    energies.append(model(x, t))
             require(
-                torch.equal(first(x, t), second(x, t)),
+                torch.equal(*energies),
                 "a network with the loaded state_dict has other energies: something that matters is neither a "
-                "parameter nor a buffer, and is lost in model files",
+                "parameter nor a buffer, and is lost in model files and when a run is resumed",
             )
 
     def test_can_be_copied(self) -> None:
@@ -232,13 +248,21 @@ class EnergyContract(Contract):
 
     def test_forward_leaves_no_trace(self) -> None:
         """`forward` changes neither its arguments nor the network's mode, and leaves no gradients."""
-        model, (x, t) = self.network(), self.inputs()
-        images, times = x.clone(), t.clone()
-        model(x, t)
-        require(torch.equal(x, images), "forward changes the images in place: work on a copy")
-        require(torch.equal(t, times), "forward changes the time steps in place: work on a copy")
-        require(not any(module.training for module in model.modules()), "forward switches the network to training mode")
-        require(all(p.grad is None for p in model.parameters()), "forward leaves gradients at parameters")
+        for training in (False, True):
+            model, (x, t) = self.stirred().train(training), self.inputs()
+            modes = [module.training for module in model.modules()]
+            images, times = x.clone(), t.clone()
+            with seeded(0):
+                model(x, t)
+            require(torch.equal(x, images), "forward changes the images in place: work on a copy")
+            require(torch.equal(t, times), "forward changes the time steps in place: work on a copy")
+            require(not x.requires_grad, "forward makes the caller's images require gradients: detach() them first")
+            require(
+                [module.training for module in model.modules()] == modes,
+                f"forward switches the network to {'evaluation' if training else 'training'} mode; the core sets the "
+                "mode, leave it alone",
+            )
+            require(all(p.grad is None for p in model.parameters()), "forward leaves gradients at parameters")
 
     def test_learns_to_tell_data_from_noise(self) -> None:
         """Twenty steps on a fixed batch lower the energy of data against that of noise: low on data."""
@@ -263,6 +287,41 @@ class EnergyContract(Contract):
             f"training leaves the energy of data at {after:+.4f} against noise, from {before:+.4f}: gradients do not "
             "reach the parameters that matter",
         )
+
+    # --- how they look at the network --------------------------------------------------------------------------------
+
+    @contextmanager
+    def _in_float64(self) -> Iterator[None]:
+        """Leave what goes wrong for the sake of the type alone to the rule that is about it."""
+        try:
+            yield
+        except (RuntimeError, TypeError, ContractBroken):
+            if self._type_problem():
+                skip("it needs float64: see the rule 'follows the type of its parameters'")
+            raise
+
+    def _type_problem(self) -> str:
+        """What goes wrong in float64 and not in float32, or an empty string."""
+        try:
+            found = self._derivatives(torch.float64)
+        except (RuntimeError, TypeError) as error:
+            try:
+                self._derivatives(torch.float32)
+            except (RuntimeError, TypeError):
+                return ""
+            return str(error).splitlines()[0].rstrip(".")
+        return "" if found == torch.float64 else f"energies are {str(found).removeprefix('torch.')}"
+
+    def _derivatives(self, dtype: torch.dtype) -> torch.dtype:
+        """Take every derivative that training takes; the type of the energies."""
+        model, (x, t) = self.stirred().to(dtype), self.inputs(dtype)
+        x.requires_grad_()
+        twice = bool(self.component.twice_differentiable)
+        energy = model(x, t)
+        (gradient,) = torch.autograd.grad(energy.sum(), x, create_graph=twice)
+        if twice:
+            parameter_gradient(gradient.square().sum(), model)
+        return energy.dtype  # type: ignore[no-any-return]
 
 
 def _shape(value: object) -> str:

@@ -9,48 +9,36 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from ebmkit.process_settings import ProcessSettings, kept
+
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed every global random state, and give back the states that were there."""
-    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
-    torch.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed)
-    try:
+    with kept():
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)
         yield
-    finally:
-        torch.set_rng_state(states[0])
-        random.setstate(states[1])
-        np.random.set_state(states[2])
 
 
 @contextmanager
-def unchanged_globals(who: str) -> Iterator[None]:
-    """Raise `ContractBroken` if `who` changes a global random state or a setting of torch; they are given back."""
+def unchanged_globals(who: str, may_draw: str = "") -> Iterator[None]:
+    """Raise `ContractBroken` if `who` changes a global random state or setting; they are given back in any case.
+
+    `may_draw` names the random state that it may draw from, such as `torch's`.
+    """
     from ebmkit.testing.contract import ContractBroken
 
-    settings = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
     with seeded(1234):
-        before = torch.get_rng_state(), random.getstate(), str(np.random.get_state())
+        before = ProcessSettings.capture()
         yield
-        after = torch.get_rng_state(), random.getstate(), str(np.random.get_state())
-    now = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
-    torch.set_grad_enabled(settings[0])
-    torch.set_default_dtype(settings[1])
-    faults = [
-        name
-        for name, same in zip(
-            ("torch's", "Python's", "numpy's"),
-            (torch.equal(before[0], after[0]), before[1] == after[1], before[2] == after[2]),
-            strict=True,
-        )
-        if not same
-    ]
-    if faults:
+        drawn = [name for name in before.drawn() if name != may_draw]
+        changed = before.changed()
+    if drawn:
         raise ContractBroken(
-            f"{who} draws from {' and '.join(faults)} global random state, so that runs cannot be repeated or resumed: "
+            f"{who} draws from {' and '.join(drawn)} global random state, so that runs cannot be repeated or resumed: "
             "draw from the generator or noise source that is given, or from ebmkit.noise.generator(device, seed, NAME)"
         )
-    if settings != now:
-        raise ContractBroken(f"{who} changes torch's gradient mode, default type or threads: restore what it sets")
+    if changed:
+        raise ContractBroken(f"{who} changes {' and '.join(changed)} of the process: give back what it sets")

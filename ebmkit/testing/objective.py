@@ -16,7 +16,7 @@ from ebmkit.testing.analytic import Bowl, make_once_differentiable, photographs,
 from ebmkit.testing.contract import Contract, require
 from ebmkit.testing.globals import seeded, unchanged_globals
 from ebmkit.testing.numeric import parameter_gradient, trainable
-from ebmkit.testing.terms import BATCH, RESERVED, differentiates_twice, require_term, require_untouched
+from ebmkit.testing.terms import BATCH, RESERVED, differentiates_twice, require_term, require_untouched, values_of
 
 
 class ObjectiveContract(Contract):
@@ -64,6 +64,22 @@ class ObjectiveContract(Contract):
             "slots must be one for each chain that goes back to the buffer, or None if none does",
         )
 
+    def test_randomness_comes_from_the_generator(self) -> None:
+        """Equal generators give the same pairs and loss, call after call; no global random state is used."""
+        energy, objective = self.network().train(), self.build()
+        with unchanged_globals("the objective"):
+            first = self.pairs(energy, self.images(), 3, objective)
+            value = objective.loss(first).value
+        with seeded(99):
+            second = self.pairs(energy, self.images(), 3, objective)
+            again = objective.loss(second).value
+        same = torch.equal(first.x_neg, second.x_neg) and torch.equal(first.t, second.t) and torch.equal(value, again)
+        require(
+            same,
+            "a second call with an equal generator gives other pairs or another loss: take random numbers from the "
+            "generator only, and keep nothing on self, which would be lost when a run is resumed",
+        )
+
     def test_the_loss_is_a_term(self) -> None:
         """`loss` gives a finite scalar with a graph, and detached scalar metrics."""
         pairs = self.pairs(self.network().train(), self.images())
@@ -97,28 +113,13 @@ class ObjectiveContract(Contract):
             "needs_double_backward = True, but the loss can be had from one backward pass: set it to False",
         )
 
-    def test_randomness_comes_from_the_generator(self) -> None:
-        """Equal generators give the same pairs and loss, call after call; no global random state is used."""
-        energy, objective = self.network().train(), self.build()
-        with unchanged_globals("the objective"):
-            first = self.pairs(energy, self.images(), 3, objective)
-            value = objective.loss(first).value
-        with seeded(99):
-            second = self.pairs(energy, self.images(), 3, objective)
-            again = objective.loss(second).value
-        same = torch.equal(first.x_neg, second.x_neg) and torch.equal(first.t, second.t) and torch.equal(value, again)
-        require(
-            same,
-            "a second call with an equal generator gives other pairs or another loss: take random numbers from the "
-            "generator only, and keep nothing on self, which would be lost when a run is resumed",
-        )
-
     def test_the_loss_leaves_no_trace(self) -> None:
-        """Pairs, gradients and the network's mode are as they were before `loss`."""
+        """Pairs, their energies, gradients and the network's mode are as they were before `loss`."""
         energy = self.network().train()
         pairs, kept = self.pairs(energy, self.images()), self.pairs(energy, self.images())
+        energies = values_of(pairs)
         self.build().loss(pairs)
-        require_untouched(pairs, kept, "loss")
+        require_untouched(pairs, kept, energies, "loss")
 
     def test_training_lowers_the_energy_of_data(self) -> None:
         """A quadratic energy, trained on images around 1, moves its minimum from 0 towards them: low on data."""

@@ -15,7 +15,7 @@ from ebmkit.testing.analytic import gaussian, make_once_differentiable, small_ne
 from ebmkit.testing.contract import Contract, ContractBroken, require, skip
 from ebmkit.testing.globals import seeded, unchanged_globals
 from ebmkit.testing.numeric import along_parameters, parameter_gradient, same
-from ebmkit.testing.terms import differentiates_twice, make_pairs, require_term, require_untouched
+from ebmkit.testing.terms import differentiates_twice, make_pairs, require_term, require_untouched, values_of
 
 SCALES = (0.1, 1000.0)
 """Energies of gentle and of steep slope: one-sided penalties are exactly zero on gentle ones."""
@@ -39,6 +39,41 @@ class RegularizerContract(Contract):
     def penalty(self, pairs: Pairs, seed: int = 0, regularizer: Regularizer | None = None) -> Term | None:
         """The penalty of these pairs, with the generator of a training step."""
         return (regularizer or self.build()).penalty(pairs, torch.Generator().manual_seed(seed))
+
+    def test_prepare_draws_from_torch_only(self) -> None:
+        """Random numbers of `prepare` come from torch's global generator and nothing else, as a network's weights."""
+        states = []
+        for seed in (0, 99):
+            model, regularizer = small_network(*self._sizes()), self.build()
+            with seeded(seed), unchanged_globals("prepare", may_draw="torch's"):
+                torch.manual_seed(5)
+                regularizer.prepare(model)
+            states.append(model.state_dict())
+        different = [name for name, value in states[0].items() if not torch.equal(value, states[1][name])]
+        require(
+            not different,
+            f"prepare gives other {', '.join(different[:3])} at one torch seed: draw from torch's global generator "
+            "and nothing else",
+        )
+
+    def test_randomness_comes_from_the_generator(self) -> None:
+        """Equal generators give the same penalty, bit for bit and call after call; no global random state is used."""
+        model, regularizer = self.network(SCALES[-1]), self.build()
+        if self._changes_network():
+            model.eval()
+        if self.penalty(self.pairs(model)) is None:
+            skip("no penalty: it changes the network only")
+        with unchanged_globals("penalty"):
+            first = self.penalty(self.pairs(model), 3, regularizer)
+        with seeded(99):
+            second = self.penalty(self.pairs(model), 3, regularizer)
+        assert first is not None
+        assert second is not None
+        require(
+            torch.equal(first.value, second.value),
+            "a second call with an equal generator gives another penalty: take every random number from the generator, "
+            "and keep nothing on self, which would be lost when a run is resumed",
+        )
 
     def test_does_something(self) -> None:
         """It has a penalty that is not zero on some energy, or it changes the network."""
@@ -90,32 +125,14 @@ class RegularizerContract(Contract):
             )
         require(reached, "no parameter gets a gradient from the penalty: it would train nothing")
 
-    def test_randomness_comes_from_the_generator(self) -> None:
-        """Equal generators give the same penalty, bit for bit and call after call; no global random state is used."""
-        model, regularizer = self.network(SCALES[-1]), self.build()
-        if self._changes_network():
-            model.eval()
-        if self.penalty(self.pairs(model)) is None:
-            skip("no penalty: it changes the network only")
-        with unchanged_globals("penalty"):
-            first = self.penalty(self.pairs(model), 3, regularizer)
-        with seeded(99):
-            second = self.penalty(self.pairs(model), 3, regularizer)
-        assert first is not None
-        assert second is not None
-        require(
-            torch.equal(first.value, second.value),
-            "a second call with an equal generator gives another penalty: take every random number from the generator, "
-            "and keep nothing on self, which would be lost when a run is resumed",
-        )
-
     def test_the_penalty_leaves_no_trace(self) -> None:
-        """Images, time steps, gradients and the network's mode are as they were before `penalty`."""
+        """Images, time steps, energies, gradients and the network's mode are as they were before `penalty`."""
         model = self.network(SCALES[-1])
         pairs, kept = self.pairs(model), self.pairs(model)
+        energies = values_of(pairs)
         if self.penalty(pairs) is None:
             skip("no penalty: it changes the network only")
-        require_untouched(pairs, kept, "penalty")
+        require_untouched(pairs, kept, energies, "penalty")
 
     def test_double_backward_is_declared(self) -> None:
         """A penalty that differentiates a gradient says so: `needs_double_backward = True`."""

@@ -68,6 +68,19 @@ class SamplerContract(Contract):
             require(out.data_ptr() != x.data_ptr(), "refine returns its own argument: make a new tensor")
             require(not torch.equal(out, x), "refine moves nothing")
 
+    def test_all_randomness_comes_from_the_noise_source(self) -> None:
+        """The same noise gives the same images, bit for bit, whatever the global random states are."""
+        energy, (x, t) = Bowl(), self.inputs()
+        with unchanged_globals("refine"):
+            first = self.refine(energy, x, t, self.noise(BATCH, 7))
+        with seeded(99):
+            second = self.refine(energy, x, t, self.noise(BATCH, 7))
+        require(
+            torch.equal(first, second),
+            "refine gives other images for the same noise: take every random number from noise.normal_like(x) or "
+            "noise.uniform_like(x)",
+        )
+
     def test_leaves_no_trace(self) -> None:
         """The images, the time steps, the parameters and their gradients, and the network's mode stay as they are."""
         for training in (False, True):
@@ -101,19 +114,6 @@ class SamplerContract(Contract):
                 "around what is differentiated"
             ) from error
         require(torch.equal(out, expected), "refine gives other images under torch.no_grad()")
-
-    def test_all_randomness_comes_from_the_noise_source(self) -> None:
-        """The same noise gives the same images, bit for bit, whatever the global random states are."""
-        energy, (x, t) = Bowl(), self.inputs()
-        with unchanged_globals("refine"):
-            first = self.refine(energy, x, t, self.noise(BATCH, 7))
-        with seeded(99):
-            second = self.refine(energy, x, t, self.noise(BATCH, 7))
-        require(
-            torch.equal(first, second),
-            "refine gives other images for the same noise: take every random number from noise.normal_like(x) or "
-            "noise.uniform_like(x)",
-        )
 
     def test_keeps_no_state_between_calls(self) -> None:
         """A second call of the same object gives the same images: resuming saves no state of a sampler."""

@@ -36,13 +36,13 @@ class ScheduleContract(Contract):
         return self.component(options)
 
     def test_gives_a_finite_number_everywhere(self) -> None:
-        """At every progress in [0, 1], both ends included, the value is a finite Python float."""
+        """At every progress in [0, 1], both ends included, the value is a finite number; ebmkit makes a float of it."""
         schedule = self.build()
         for progress in PLACES:
             value = schedule(progress)
             require(
                 type(value) is float and math.isfinite(value),
-                f"at progress {progress:g} the value is {value!r} ({type(value).__name__}): return a finite float",
+                f"at progress {progress:g} the value is {value!r} ({type(value).__name__}): return a finite number",
             )
 
     def test_is_pure(self) -> None:

@@ -24,8 +24,8 @@ def make_pairs(
 ) -> Pairs:
     """Smooth images against noise, labelled, at mixed time steps."""
     x_pos, x_neg = photographs(BATCH, shape, 1, dtype), gaussian(BATCH, shape, 2, dtype)
-    labels = torch.tensor([0, 1, -1, 2])
-    return Pairs(energy, x_pos, x_neg, time_steps_of(BATCH, time_steps), labels, torch.arange(BATCH))
+    labels, extra = torch.tensor([0, 1, -1, 2]), {"noised": gaussian(BATCH, shape, 3, dtype)}
+    return Pairs(energy, x_pos, x_neg, time_steps_of(BATCH, time_steps), labels, torch.arange(BATCH), extra)
 
 
 def require_term(term: Any, what: str) -> Term:
@@ -53,8 +53,22 @@ def require_term(term: Any, what: str) -> Term:
     return term  # type: ignore[no-any-return]
 
 
-def require_untouched(pairs: Pairs, copy: Pairs, what: str) -> None:
-    """Neither the images nor the time steps of `pairs` were changed, and no gradient was left behind."""
+def values_of(pairs: Pairs) -> tuple[Tensor, ...]:
+    """The energies of the pairs, which whoever comes first evaluates for all, as they are now."""
+    return tuple(energy.detach().clone() for energy in pairs.energies)
+
+
+def require_untouched(pairs: Pairs, copy: Pairs, energies: tuple[Tensor, ...], what: str) -> None:
+    """Neither what `pairs` hold nor their `energies` were changed, and no gradient was left behind."""
+    require(
+        all(torch.equal(now, before) for now, before in zip(pairs.energies, energies, strict=True)),
+        f"{what} changes pairs.energies, which every term of the loss shares: work on a copy",
+    )
+    for name, before in copy.extra.items():
+        require(
+            isinstance(pairs.extra.get(name), Tensor) and torch.equal(pairs.extra[name], before),
+            f"{what} changes pairs.extra['{name}']: work on a copy",
+        )
     for name in ("x_pos", "x_neg", "t", "labels", "slots"):
         if getattr(copy, name) is None:
             continue

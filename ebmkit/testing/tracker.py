@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,11 +17,12 @@ from ebmkit.checkpoint import SHARED, rank_file
 from ebmkit.files import write_text
 from ebmkit.pictures import save_grid
 from ebmkit.plugins import lifecycle_hooks, new_manager
+from ebmkit.process_settings import kept
 from ebmkit.run_folder import RunFolder, RunInfo
 from ebmkit.state_file import save_state
 from ebmkit.testing.analytic import photographs
 from ebmkit.testing.contract import Contract, ContractBroken, require
-from ebmkit.testing.globals import unchanged_globals
+from ebmkit.testing.fresh import executed_anew, modules_given_back
 
 
 class Life:
@@ -32,19 +32,26 @@ class Life:
         self.manager, self.image_shape = new_manager(), image_shape
         self.manager.register(watcher)
         self.run = RunInfo(folder, recipes.load("digits").to_table())
+        self.drawn: set[str] = set()
 
     def call(self, hook: str, **arguments: Any) -> None:
         """Call one hook; raises `ContractBroken` that names it."""
         __tracebackhide__ = True
         try:
-            with unchanged_settings(hook):
+            with kept() as before:
                 getattr(self.manager.hook, hook)(run=self.run, **arguments)
+                changed, drawn = before.changed(), before.drawn()
         except ContractBroken:
             raise
         except Exception as error:
             raise ContractBroken(
                 f"{hook} raises {type(error).__name__}: {error}; ebmkit would call this plugin no more in the run"
             ) from error
+        self.drawn.update(drawn)
+        require(
+            not changed,
+            f"{hook} changes {' and '.join(changed)} of the process and leaves it changed: give back what it sets",
+        )
 
     def begin(self, step: int) -> None:
         """`ebmkit_train_begin`."""
@@ -89,8 +96,8 @@ class HooksContract:
     image_shape: tuple[int, int, int] | None = None
 
     def watcher(self) -> object:
-        """A new thing with lifecycle hooks, as each process of a run has it."""
-        return self.plugin
+        """A new thing with lifecycle hooks, as each process of a run has it: a module is executed anew."""
+        return executed_anew(self.plugin)
 
     def images_of(self) -> tuple[int, int, int]:
         """`(C, H, W)` of the sample images."""
@@ -99,7 +106,7 @@ class HooksContract:
     @contextmanager
     def life(self) -> Iterator[Life]:
         """A run folder with a run's files, in an empty working directory; both looked at afterwards."""
-        with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
+        with tempfile.TemporaryDirectory() as place, contextlib.chdir(place), modules_given_back(self.plugin):
             run = RunFolder(Path("runs/mine"))
             run.create("seed = 0\n")
             write_text(run.metrics, '{"step": 1}\n')
@@ -120,8 +127,21 @@ class HooksContract:
 
     def test_implements_a_lifecycle_hook(self) -> None:
         """At least one lifecycle hook is implemented and marked with `@ebmkit.hookimpl`."""
-        implemented = lifecycle_hooks(self.watcher())
+        with modules_given_back(self.plugin):
+            implemented = lifecycle_hooks(self.watcher())
         require(implemented, "no lifecycle hook is implemented: mark methods such as ebmkit_step_end with @hookimpl")
+
+    def test_uses_no_global_random_state(self) -> None:
+        """What it draws, if anything, does not come from the global random states."""
+        with self.life() as life:
+            life.begin(0)
+            life.steps(1, 2)
+            life.end(2)
+        require(
+            not life.drawn,
+            f"a hook draws from {' and '.join(sorted(life.drawn))} global random state, which ebmkit gives back after "
+            "each call, so that the same numbers come again: take a generator of your own, such as random.Random()",
+        )
 
     def test_lives_through_a_run(self) -> None:
         """Begin, steps, samples, checkpoint, end: nothing raises, metrics that come late included."""
@@ -167,13 +187,6 @@ class HooksContract:
             trained.end(4)
             self.again(life).evaluate(4)
 
-    def test_uses_no_global_random_state(self) -> None:
-        """What it draws, if anything, does not come from the global random states."""
-        with self.life() as life, unchanged_globals("a lifecycle hook"):
-            life.begin(0)
-            life.steps(1, 2)
-            life.end(2)
-
 
 class TrackerContract(HooksContract, Contract):
     """What a run relies on in a tracker."""
@@ -187,18 +200,6 @@ class TrackerContract(HooksContract, Contract):
     def images_of(self) -> tuple[int, int, int]:
         """`(C, H, W)` of the context."""
         return self.context().image_shape
-
-
-@contextmanager
-def unchanged_settings(hook: str) -> Iterator[None]:
-    """Raise `ContractBroken` if a hook leaves the working directory or torch's settings changed."""
-    before = os.getcwd(), torch.is_grad_enabled(), torch.get_default_dtype()
-    yield
-    after = os.getcwd(), torch.is_grad_enabled(), torch.get_default_dtype()
-    os.chdir(before[0])
-    torch.set_grad_enabled(before[1])
-    torch.set_default_dtype(before[2])
-    require(before == after, f"{hook} changes the working directory or a setting of torch and leaves it changed")
 
 
 def _files(folder: Path) -> set[str]:

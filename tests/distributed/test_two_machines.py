@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from run_helpers import environment, metrics_of, tiny_table, wait_until, write_recipe, write_shards
 
 from ebmkit.run_folder import RunFolder
+from run_helpers import environment, metrics_of, tiny_table, wait_until, write_recipe, write_shards
 
 LIMIT = 60.0
 """Seconds in which the machine that is left has to notice."""
