@@ -46,16 +46,21 @@ def _braces(pattern: str) -> list[str]:
 def _local(pattern: str, make: str | None) -> list[str]:
     path = Path(pattern).expanduser()
     if path.is_file():
-        return [str(path)]
+        return [_as_local(str(path))]
     if path.is_dir():
         raise BadData(f"data.shards: {pattern} is a folder; name its shards, for example {path / '*.tar'}")
     hint = f"; make them with: {make}" if make else ""
     if not has_magic(pattern):
         raise BadData(f"data.shards: there is no file {pattern} (looked in {Path.cwd()}){hint}")
-    found = sorted(name for name in glob(str(path), recursive=True) if Path(name).is_file())
+    found = sorted(_as_local(name) for name in glob(str(path), recursive=True) if Path(name).is_file())
     if not found:
         raise BadData(f"data.shards: no file matches {pattern} (looked in {Path.cwd()}){hint}")
     return found
+
+
+def _as_local(name: str) -> str:
+    """`./a:b.tar` for a file `a:b.tar`, which would read as a URL."""
+    return name if is_local(name) else f"./{name}"
 
 
 def _embedded() -> list[str]:
