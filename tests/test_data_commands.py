@@ -77,10 +77,11 @@ def test_a_command_that_is_not_installed_is_not_run_again(tmp_path: Path) -> Non
         all_images(options("pipe:no-such-program x", retry_delay=30))
 
 
-def test_a_command_must_give_the_same_bytes_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [0, 1])
+def test_a_command_must_give_the_same_bytes_again(tmp_path: Path, status: int) -> None:
     write_shards(tmp_path, SIZES)
-    command = script(tmp_path, 1, "tr u v < {} | head -c 5000; exit 1")
-    with pytest.raises(BadData, match="content changed meanwhile"):
+    command = script(tmp_path, 1, "tr 0 1 < {} | head -c 5000; exit " + str(status))
+    with pytest.raises(DataError, match="content changed meanwhile"):
         all_images(options(command, retry_delay=0), warn=lambda text: None)
 
 

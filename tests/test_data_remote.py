@@ -16,6 +16,7 @@ from ebmkit.data.images import all_images, open_images
 from ebmkit.errors import BadData, DataError
 from ebmkit.options import DataOptions
 from remote_server import Fault, ShardServer, serving
+from run_helpers import run_cli, tiny_table, write_recipe
 from shards_helper import context, numbers_of, options, stream, take, tar_bytes, write_shards
 
 SIZES = [20, 9, 14]
@@ -237,3 +238,18 @@ def test_ranks_and_workers_give_each_image_of_a_pass_once(tmp_path: Path, sizes:
                 assert all(work[role] > 0 for role in range(2)), "every role has work"
     for counts in seen.values():
         assert counts == dict.fromkeys(range(sum(sizes)), 1)
+
+
+@pytest.mark.parametrize("cache", ["off", "device"])
+@pytest.mark.parametrize(("fault", "code", "words"), [(Fault(404), 2, "HTTP 404"), (Fault(503), 1, "tried 2 times")])
+def test_training_ends_with_a_message(tmp_path: Path, cache: str, fault: Fault, code: int, words: str) -> None:
+    write_shards(tmp_path, SIZES)
+    with serving(tmp_path, faults={SECOND: [fault] * 99}) as server:
+        data = {"cache": cache, "workers": 2, "retries": 1, "retry_delay": 0, "shuffle": 10, "channels": 3}
+        table = tiny_table(f"{server.url}/{PATTERN}", **{f"data__{key}": value for key, value in data.items()})
+        result = run_cli("train", write_recipe(tmp_path / "r.toml", table), "--run-dir", tmp_path / "run")
+    assert result.code == code, result
+    assert f"error: shard {server.url}/{SECOND} cannot be read: " in result.err
+    assert words in result.err
+    assert "Traceback" not in result.err
+    assert ("retry 1 of 1" in result.out + result.err) == (code == 1)
