@@ -170,10 +170,13 @@ def test_the_shards_used_longest_ago_make_room_and_nothing_else_does(source: Pat
     assert before <= {path.name for path in kept.iterdir()}
 
 
-def test_a_shard_that_is_being_read_is_never_removed(source: Path, kept: Path) -> None:
+@pytest.mark.parametrize("there", [False, True])
+def test_a_shard_that_is_being_read_is_never_removed(source: Path, kept: Path, there: bool) -> None:
     told: list[str] = []
     small = {"cache_dir": str(kept), "cache_dir_limit": limit(1.5 * SIZE)}
     with serving(source) as server:
+        if there:
+            all_images(options(f"{server.url}/{NAMES[0]}", **small))
         with stream(f"{server.url}/{NAMES[0]}", **small) as reader:
             # In the midst of the shard: its window of 7 images is filled.
             first = take(reader, 1)

@@ -216,6 +216,18 @@ def test_a_shard_that_is_short_on_the_server_is_damaged_not_retried(tmp_path: Pa
     assert ["damaged or cut short after 2" in text for text in told] == [True, False, True]
 
 
+def test_redirections_are_followed_to_servers_only(tmp_path: Path) -> None:
+    path = Path(write_shards(tmp_path, [9])[0])
+    moved = Fault(302, {"Location": f"/{path.name}"})
+    faults = {"a.tar": [moved] * 2, path.name: [Fault(cut=3000)], "b.tar": [Fault(302, {"Location": f"file://{path}"})]}
+    with serving(tmp_path, faults=faults) as server:
+        images = all_images(options(f"{server.url}/a.tar", retry_delay=0), warn=lambda text: None)
+        assert numbers_of(images.numpy()) == list(range(9))
+        assert [request.range for request in server.requests if request.name == path.name] == [None, "bytes=3000-"]
+        with pytest.raises(BadData, match="HTTP 302"):
+            all_images(options(f"{server.url}/b.tar"))
+
+
 @pytest.mark.parametrize("sizes", [[13], [5, 3, 8]])
 def test_ranks_and_workers_give_each_image_of_a_pass_once(tmp_path: Path, sizes: list[int]) -> None:
     """2 ranks x 2 workers over 1 shard and 3 shards, with failures; the roles end a pass at different times."""
