@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -45,7 +46,7 @@ def calls(folder: Path) -> int:
         ("head -c 5000 {}; exit 0", "it ended early, after 5,000 bytes"),
         ("exit 0", "gave nothing"),
         ("head -c 5000 {}; kill -9 $$", "(signal 9|status 137)"),
-        ("head -c 5000 {}; sleep 60", "no byte for 0.5 s"),
+        ("head -c 5000 {}; sleep 60", "no byte for 1.5 s"),
         ("head -c 100000 /dev/zero | tr '\\0' e >&2; echo the end >&2; exit 9", "exit status 9.*the end"),
     ],
 )
@@ -56,7 +57,8 @@ def test_a_command_that_fails_once_is_run_again(tmp_path: Path, then: str, reaso
         expected = take(source, 29)
     command = script(tmp_path, 1, then)
     told: list[str] = []
-    with stream([command, shards[1]], told=told, workers=workers, retry_delay=0, timeout=0.5) as source:
+    timeout = 1.5 if "sleep" in then else 30
+    with stream([command, shards[1]], told=told, workers=workers, retry_delay=0, timeout=timeout) as source:
         assert take(source, 29) == expected
     assert len(told) == 1
     assert re.search(reason, told[0]), told
@@ -156,6 +158,33 @@ def test_a_worker_that_is_stopped_while_it_waits_takes_its_command_along(tmp_pat
         os.kill(child.pid or 0, signal.SIGTERM)
         with pytest.raises(DataError, match="data worker ended"):
             source.next()
+    assert gone(marker)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_no_command_outlives_a_process_that_ends_without_closing(tmp_path: Path) -> None:
+    marker = f"33{os.getpid()}.{time.monotonic_ns() % 100_000}"
+    command = f"pipe:(cat {write_shards(tmp_path, [400])[0]}; sleep {marker})"
+
+    program = (
+        "import sys\n"
+        "from shards_helper import context, options\n"
+        "from ebmkit.data import open_images\n"
+        "source = open_images(options(sys.argv[1], cache='off', shuffle=10), context(), 1)\n"
+        "source.next()\n"
+        # As an error's traceback may hold it.
+        "sys.kept = source\n"
+        "print('read')\n"
+    )
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    done = subprocess.run(
+        [sys.executable, "-c", program, command],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "read\n", done.stderr
     assert gone(marker)
 
 

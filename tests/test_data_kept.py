@@ -291,7 +291,7 @@ def test_who_waits_without_progress_streams(source: Path, kept: Path) -> None:
     with serving(source, faults={NAMES[0]: [Fault(cut=30_000, pause=60)]}) as server:
         first = other(shards=f"{server.url}/{NAMES[0]}", cache_dir=str(kept))
         wait_for_a_part(kept)
-        images = all_images(options(f"{server.url}/{NAMES[0]}", cache_dir=str(kept), timeout=0.3), warn=told.append)
+        images = all_images(options(f"{server.url}/{NAMES[0]}", cache_dir=str(kept), timeout=1), warn=told.append)
         assert numbers_of(images.numpy()) == list(range(20))
         assert first.process.is_alive()
         first.kill()

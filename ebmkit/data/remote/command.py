@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import selectors
@@ -121,11 +122,17 @@ class CommandAttempt:
         self._err.close()
 
 
-def end_with_commands(number: int, frame: FrameType | None) -> None:
-    """A signal handler: end the commands of this process, then die of the signal."""
-    for attempt in _running:
+@atexit.register
+def _end_all() -> None:
+    """An error may hold on to a stream until its process ends."""
+    for attempt in list(_running):
         if attempt._owner == os.getpid() and attempt._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(attempt._process.pid, signal.SIGKILL)
+
+
+def end_with_commands(number: int, frame: FrameType | None) -> None:
+    """A signal handler: end the commands of this process, then die of the signal."""
+    _end_all()
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)

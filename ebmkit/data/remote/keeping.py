@@ -56,7 +56,7 @@ def _fetched(shard: str, folder: CacheFolder, part: Path, whole: Path, fetch: Ca
     try:
         with closing(fetch()) as source:
             _copy(source, folder, part, descriptor)
-            while not _complete(shard, descriptor) and source.again():
+            while not (source.vouched or _complete(shard, descriptor)) and source.again():
                 os.ftruncate(descriptor, 0)
                 _copy(source, folder, part, descriptor)
         os.fsync(descriptor)

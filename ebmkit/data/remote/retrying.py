@@ -54,13 +54,17 @@ class RemoteBytes:
             missing -= len(data)
         return b"".join(parts)
 
+    @property
+    def vouched(self) -> bool:
+        """Whether the end that came is known to be that of the shard."""
+        return self._attempt is not None and self._attempt.vouched
+
     def again(self) -> bool:
         """Start over, from the first byte, because what came has no proper end.
 
         False where the size was known, the same came twice, or there are no retries left: the shard is like that.
         """
-        vouched = self._attempt is not None and self._attempt.vouched
-        if vouched or self._position == self._ended_at or self._failures >= self._access.retries:
+        if self.vouched or self._position == self._ended_at or self._failures >= self._access.retries:
             return False
         self._ended_at = self._position
         self._failed(Passing(f"it ended early, after {self._position:,} bytes"))
