@@ -50,11 +50,12 @@ def evaluate_model(
     The trackers of the run that the model belongs to, if any, hear of it; what goes wrong there is told to `say`.
     """
     from ebmkit.data import all_images, expand
-    from ebmkit.data.patterns import is_local
+    from ebmkit.data.schemes import is_local
 
     options = model.recipe.data
     if data is not None:
-        options = options.model_copy(update={"shards": (data,), "make": None})
+        # Nor does a model file say which folder is written to.
+        options = options.model_copy(update={"shards": (data,), "make": None, "cache_dir": None})
     elif not all(is_local(shard) for shard in expand(options.patterns)):
         # A model file may come from anyone: what it names is neither run as a command nor fetched.
         raise BadInput("the model was trained on shards from commands or URLs; name the data with --data")

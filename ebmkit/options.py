@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from ebmkit.data.schemes import unopened
 from ebmkit.interfaces import BaseOptions
 from ebmkit.schedule_option import ScheduleOption
 
@@ -48,9 +49,41 @@ class DataOptions(BaseOptions):
         ge=1,
         description="Images over which a worker shuffles at a time while streaming (in memory, encoded).",
     )
+    retries: int = Field(
+        default=5,
+        ge=0,
+        le=100,
+        description="How often in a row a failing remote shard (URL or command) is tried again before training ends.",
+    )
+    retry_delay: float = Field(
+        default=1.0, ge=0, le=3600, description="Seconds before the first retry; twice as many before each further one."
+    )
+    timeout: float = Field(
+        default=60.0, gt=0, le=86_400, description="Seconds without a byte of a remote shard that count as a failure."
+    )
+    cache_dir: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="A folder in which remote shards are kept as they are, for the next pass and the next run; many "
+        "processes and runs may share it. It is independent of 'cache', which is about decoded images.",
+    )
+    cache_dir_limit: float = Field(
+        default=50.0,
+        gt=0,
+        le=1e9,
+        description="Size of cache_dir in GiB; the shards that were used longest ago make room. One that does not fit "
+        "is streamed, with a warning.",
+    )
     make: str | None = Field(
         default=None, description="The command that makes these shards, shown when they are missing."
     )
+
+    @field_validator("shards")
+    @classmethod
+    def _can_be_opened(cls, shards: tuple[str, ...] | str) -> tuple[str, ...] | str:
+        for pattern in (shards,) if isinstance(shards, str) else shards:
+            if reason := unopened(pattern):
+                raise ValueError(reason)
+        return shards
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -54,6 +54,9 @@ RECIPE_FAULTS: list[tuple[str, tuple[str, ...]]] = [
     ("sampler.noise.use=lineer", ("sampler.noise.use", "unknown schedule 'lineer'", "did you mean 'linear'")),
     ("objective.use=zzzz", ("objective.use", "installed: contrastive_divergence")),
     ("regularizers.dropout.weight=1", ("the list has no 'dropout'", "0 (wgan_lp)")),
+    # Shards that are not opened by ebmkit itself, with the command that reads them.
+    ("data.shards=s3://b/x-{0..3}.tar", ("data.shards", "pipe:aws s3 cp s3://b/x-{0..3}.tar -")),
+    ("data.shards=gs://b/x.tar", ("data.shards", "pipe:gcloud storage cat gs://b/x.tar")),
     # Wrong types.
     ("sampler.steps=3.5", ("sampler.steps", "must be a whole number, not 3.5")),
     ("sampler.steps=true", ("sampler.steps", "must be a whole number, not true")),

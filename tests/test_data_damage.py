@@ -103,20 +103,26 @@ def test_counts_are_held_against_the_manifest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("case", ["all corrupt", "no samples", "empty file", "failed command", "no server"])
+@pytest.mark.parametrize(
+    "case", ["all corrupt", "no samples", "empty file", "no command", "failed command", "no server"]
+)
 def test_nothing_usable_is_an_error_not_a_hang(tmp_path: Path, case: str, workers: int) -> None:
     path = tmp_path / "train-000000.tar"
     content = {"all corrupt": tar_bytes(members(range(5), range(5))), "no samples": tar_bytes([])}
     path.write_bytes(content.get(case, b""))
-    shards = {"failed command": "pipe:exit 3", "no server": "http://127.0.0.1:9/x.tar"}.get(case, str(path))
+    remote = {
+        "no command": "pipe:no-such-program",
+        "failed command": "pipe:exit 3",
+        "no server": "http://127.0.0.1:9/x",
+    }
+    shards = remote.get(case, str(path))
+    message = f"shard {shards} cannot be read" if case in remote else "no usable image in 1 shard"
     begun = time.monotonic()
-    with (
-        stream(shards, workers=workers) as source,
-        pytest.raises(DataError, match="no usable image in 1 shard") as caught,
-    ):
+    with stream(shards, workers=workers, retry_delay=0) as source, pytest.raises(DataError, match=message) as caught:
         source.next()
     assert time.monotonic() - begun < 20
     clue = {"all corrupt": "sample 0000", "no samples": "hold no samples", "failed command": "exit status 3"}
+    clue |= {"no command": "not found", "no server": "Connection refused"}
     assert clue.get(case, shards) in str(caught.value)
 
 

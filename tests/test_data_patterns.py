@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from ebmkit.data.manifest import read_manifest
 from ebmkit.data.patterns import expand
 from ebmkit.errors import BadData
-from shards_helper import write_shards
+from shards_helper import options, write_shards
 
 
 @pytest.fixture
@@ -36,6 +37,34 @@ def test_urls_and_commands_pass_with_braces_but_without_globs() -> None:
         "pipe:cat /nowhere/*-00.tar | zcat",
         "pipe:cat /nowhere/*-01.tar | zcat",
     ]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "advice"),
+    [
+        ("s3://bucket/a-{000000..000009}.tar", '"pipe:aws s3 cp s3://bucket/a-{000000..000009}.tar -"'),
+        ("S3://bucket/a.tar", '"pipe:aws s3 cp S3://bucket/a.tar -"'),
+        ("gs://bucket/dir/a-{0..9}.tar.gz", '"pipe:gcloud storage cat gs://bucket/dir/a-{0..9}.tar.gz"'),
+        ("hdfs://host/a.tar", '"pipe:hdfs dfs -cat hdfs://host/a.tar"'),
+        ("file:///data/a.tar", "write the path alone"),
+        ("az://box/a.tar", "pipe:COMMAND"),
+        ("odd:name.tar", "./odd:name.tar"),
+    ],
+)
+def test_what_ebmkit_does_not_open_comes_with_the_command_to_write(pattern: str, advice: str) -> None:
+    with pytest.raises(BadData) as caught:
+        expand(["digits", pattern])
+    assert caught.value.exit_code == 2
+    assert advice in str(caught.value)
+    with pytest.raises(ValidationError) as refused:
+        options([pattern])
+    assert advice in str(refused.value)
+
+
+def test_a_local_file_may_have_a_colon_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("odd:name.tar").write_bytes(b"")
+    assert expand("./odd:name.tar") == expand("*name.tar") == ["./odd:name.tar"]
 
 
 def test_relative_to_the_working_folder(shards: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

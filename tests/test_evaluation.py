@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,19 @@ def test_other_shards_may_be_named(model: Model, tmp_path: Path) -> None:
     larger = write_shards(tmp_path / "larger", size=16)
     with pytest.raises(BadInput, match="16x16"):
         evaluate_model(model, larger, count=4)
+
+
+def test_a_model_file_does_not_say_what_is_fetched_or_where_to_keep_it(tmp_path: Path) -> None:
+    """A model file may come from anyone; `--data` is the user's own."""
+    write_shards(tmp_path / "shards")
+    chosen = f"pipe:touch {tmp_path}/ran; cat {tmp_path}/shards/train-000000.tar"
+    recipe = tiny_recipe(chosen, train__steps=1, data__cache_dir=str(tmp_path / "kept"))
+    trained = load_model(new_trainer(tmp_path / "run", recipe).train().folder / "model.safetensors", "cpu")
+    (tmp_path / "ran").unlink()
+    shutil.rmtree(tmp_path / "kept")
+    with pytest.raises(BadInput, match="name the data with --data"):
+        evaluate_model(trained, count=4)
+    assert not (tmp_path / "ran").exists()
+    assert evaluate_model(trained, chosen, count=4)["images"] > 0
+    assert (tmp_path / "ran").exists()
+    assert not (tmp_path / "kept").exists()

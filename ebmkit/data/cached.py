@@ -14,7 +14,6 @@ from ebmkit.data.reader import ShardSet
 from ebmkit.data.roles import fingerprint, random_for
 from ebmkit.data.source import NEXT_PASS, Batch, ImageSource, Progress, Warn
 from ebmkit.data.tally import Notice, Tally, nothing_usable
-from ebmkit.data.tar_shard import read_shard
 from ebmkit.errors import DataError
 from ebmkit.interfaces import Context
 
@@ -51,7 +50,7 @@ class ChunkStream(IterableDataset[Chunk]):
         part, images = 0, self._empty()
         labels: list[int] = []
         try:
-            for raw in read_shard(name, lambda reason: tally.shard(name, reason), self.shard_set.expected.get(name)):
+            for raw in self.shard_set.read(name, tally):
                 image = self.shard_set.image(raw, tally)
                 if image is None:
                     continue

@@ -16,6 +16,7 @@ from typing import TypeVar
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from ebmkit.data.remote.command import end_with_commands
 from ebmkit.errors import DataError
 
 T = TypeVar("T")
@@ -78,6 +79,9 @@ def _as_it_is(item: T) -> T:
 
 
 def _quieten(worker: int) -> None:
-    """Ctrl-C reaches the whole process group, but only the parent is to act on it; it stops the workers by SIGTERM."""
+    """Ctrl-C reaches the whole process group, but only the parent is to act on it; it stops the workers by SIGTERM.
+
+    A worker that waits for a slow `pipe:` command is stopped in the midst of that, and takes the command with it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, end_with_commands)

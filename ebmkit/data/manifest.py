@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ebmkit.data.schemes import is_local
+
 MANIFEST = "manifest.json"
 FORMAT = "ebmkit-shards-1"
 
@@ -75,6 +77,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 def known_counts(shards: list[str]) -> dict[str, int]:
     """The number of images of every local shard that a manifest beside it lists."""
+    shards = [shard for shard in shards if is_local(shard)]
     folders = {Path(shard).parent for shard in shards}
     listed = {
         folder / shard.name: shard.count

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from glob import glob, has_magic
 from itertools import islice
@@ -10,16 +9,11 @@ from pathlib import Path
 
 from braceexpand import braceexpand
 
+from ebmkit.data.schemes import is_local, unopened
 from ebmkit.errors import BadData, BadInput
 
 EMBEDDED = "digits"
 MAX_SHARDS = 1_000_000
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
-
-
-def is_local(shard: str) -> bool:
-    """Whether this is a file's path, not a URL or a `pipe:` command."""
-    return not _SCHEME.match(shard)
 
 
 def expand(patterns: str | Iterable[str], make: str | None = None) -> list[str]:
@@ -32,6 +26,8 @@ def expand(patterns: str | Iterable[str], make: str | None = None) -> list[str]:
         if pattern == EMBEDDED:
             shards += _embedded()
             continue
+        if reason := unopened(pattern):
+            raise BadData(f"data.shards: {reason}")
         for one in _braces(pattern):
             shards += _local(one, make) if is_local(one) else [one]
     return list(dict.fromkeys(shards))
@@ -50,16 +46,21 @@ def _braces(pattern: str) -> list[str]:
 def _local(pattern: str, make: str | None) -> list[str]:
     path = Path(pattern).expanduser()
     if path.is_file():
-        return [str(path)]
+        return [_as_local(str(path))]
     if path.is_dir():
         raise BadData(f"data.shards: {pattern} is a folder; name its shards, for example {path / '*.tar'}")
     hint = f"; make them with: {make}" if make else ""
     if not has_magic(pattern):
         raise BadData(f"data.shards: there is no file {pattern} (looked in {Path.cwd()}){hint}")
-    found = sorted(name for name in glob(str(path), recursive=True) if Path(name).is_file())
+    found = sorted(_as_local(name) for name in glob(str(path), recursive=True) if Path(name).is_file())
     if not found:
         raise BadData(f"data.shards: no file matches {pattern} (looked in {Path.cwd()}){hint}")
     return found
+
+
+def _as_local(name: str) -> str:
+    """`./a:b.tar` for a file `a:b.tar`, which would read as a URL."""
+    return name if is_local(name) else f"./{name}"
 
 
 def _embedded() -> list[str]:

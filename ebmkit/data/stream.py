@@ -15,7 +15,6 @@ from ebmkit.data.reader import ShardSet
 from ebmkit.data.roles import Position, fingerprint, window_order
 from ebmkit.data.source import NEXT_PASS, Batch, ImageSource, Warn
 from ebmkit.data.tally import Notice, Tally, nothing_usable
-from ebmkit.data.tar_shard import read_shard
 from ebmkit.data.windows import Role, Window
 from ebmkit.errors import DataError
 from ebmkit.interfaces import Context
@@ -36,12 +35,16 @@ class Parcel(NamedTuple):
 class RoleReader:
     """The decoded images of one role."""
 
-    shard_set: ShardSet
     role: Role
+
+    @property
+    def shard_set(self) -> ShardSet:
+        """Where the images come from."""
+        return self.role.shard_set
 
     def images(self, start: Position, tally: Tally) -> Iterator[tuple[Tensor, int, Position]]:
         """Endless `(image[C, H, W], label, position after it)` from `start` on; `DataError` where none is usable."""
-        windows = self.role.windows(start, tally.shard)
+        windows = self.role.windows(start, tally)
         done, usable, barren = start.done, start != Position(start.pass_number), 0
         ahead: Window | None = None
         while True:
@@ -65,13 +68,14 @@ class RoleReader:
                 if barren == self.role.roles:
                     # As many samples as the whole set has, but chance may have dealt the same bad shard every time.
                     if not self._anything_usable():
-                        raise nothing_usable(len(self.role.shards), tally.told)
+                        raise nothing_usable(len(self.shard_set.shards), tally.told)
                     barren = 0
 
     def _anything_usable(self) -> bool:
         """Whether any shard of the set has an image that can be used."""
-        raws = (raw for shard in self.shard_set.shards for raw in read_shard(shard, lambda reason: None))
-        return any(self.shard_set.image(raw, Tally()) is not None for raw in raws)
+        quiet = Tally()
+        raws = (raw for shard in self.shard_set.shards for raw in self.shard_set.read(shard, quiet))
+        return any(self.shard_set.image(raw, quiet) is not None for raw in raws)
 
 
 class ParcelStream(IterableDataset[Parcel]):
@@ -125,10 +129,7 @@ class ShardStream(ImageSource):
         if state is not None:
             self._restore(state)
         readers = [
-            RoleReader(
-                shard_set,
-                Role(shard_set.shards, shard_set.expected, context.seed, context.rank * count + local, roles, shuffle),
-            )
+            RoleReader(Role(shard_set, context.seed, context.rank * count + local, roles, shuffle))
             for local in range(count)
         ]
         dataset = ParcelStream(readers, list(self._positions), self._next, batch_size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from typing import NamedTuple
 
 from ebmkit.errors import DataError
@@ -33,6 +35,14 @@ class Tally:
     def shard(self, shard: str, reason: str) -> None:
         """A shard that is not whole."""
         self._note(f"shard {shard}", f"shard {shard} {reason}")
+
+    def retry(self, shard: str, text: str) -> None:
+        """Another attempt at a remote shard: every one is told."""
+        self._new.append(Notice(f"retry {time.time_ns()} {os.getpid()}", f"shard {shard}: {text}"))
+
+    def unkept(self, shard: str, reason: str) -> None:
+        """A remote shard that is not kept in `data.cache_dir`; each reason is told for its first shard."""
+        self._note(f"unkept {reason}", f"shard {shard} is streamed, not kept in data.cache_dir: {reason}")
 
     def take(self) -> tuple[int, tuple[Notice, ...]]:
         """The samples skipped and the news since the last call."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
+from ebmkit.data.reader import ShardSet
 from ebmkit.data.roles import Position, share
-from ebmkit.data.tar_shard import Raw, read_shard
+from ebmkit.data.tally import Tally
+from ebmkit.data.tar_shard import Raw
 
 
 class Window(NamedTuple):
@@ -21,25 +22,24 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class Role:
-    """One of `roles` readers of the same `shards`."""
+    """One of `roles` readers of the same shards."""
 
-    shards: tuple[str, ...]
-    expected: dict[str, int]
+    shard_set: ShardSet
     seed: int
     role: int
     roles: int
     shuffle: int
 
-    def windows(self, start: Position, damaged: Callable[[str, str], None]) -> Iterator[Window | None]:
+    def windows(self, start: Position, tally: Tally) -> Iterator[Window | None]:
         """Endless windows of `shuffle` samples, the first one at `start`; passes end windows.
 
         Gives None after every sample that is read, so that the caller can spread the reading of the next window over
-        the use of the current one. `damaged(shard, reason)` is called for shards that are not whole.
+        the use of the current one. `tally` hears of shards that are not whole.
         """
         begin = start
         while True:
             samples: list[Raw] = []
-            for shard, sample, raw in self._pass(begin, damaged):
+            for shard, sample, raw in self._pass(begin, tally):
                 if len(samples) == self.shuffle:
                     yield Window(begin, samples, last=False)
                     begin = Position(begin.pass_number, shard, sample, begin.window + 1)
@@ -49,13 +49,13 @@ class Role:
             yield Window(begin, samples, last=True)
             begin = Position(begin.pass_number + 1)
 
-    def _pass(self, begin: Position, damaged: Callable[[str, str], None]) -> Iterator[tuple[int, int, Raw]]:
+    def _pass(self, begin: Position, tally: Tally) -> Iterator[tuple[int, int, Raw]]:
         """The rest of a pass: shard number, sample number in the shard, and the sample."""
-        mine = share(self.shards, self.seed, begin.pass_number, self.role, self.roles)
+        mine = share(self.shard_set.shards, self.seed, begin.pass_number, self.role, self.roles)
         for number in range(begin.shard, len(mine.shards)):
             name = mine.shards[number]
             first = begin.sample if number == begin.shard else 0
-            samples = read_shard(name, partial(damaged, name), self.expected.get(name))
+            samples = self.shard_set.read(name, tally)
             for index, raw in enumerate(samples):
                 if index >= first and index % mine.stride == mine.phase:
                     yield number, index, raw
