@@ -12,6 +12,7 @@ from typing import Any
 
 import pluggy
 
+from ebmkit.blame import label_of
 from ebmkit.errors import HookFailed
 from ebmkit.interfaces import Context
 from ebmkit.plugins import lifecycle_hooks, new_manager, told
@@ -55,13 +56,13 @@ class Lifecycle:
         self.failure: HookFailed | None = None
         self.watchers: list[_Watcher] = []
         for plugin in registry.loaded if not silent else ():
-            self._watch(f"plugin '{plugin.plugin}' ({plugin.distribution} {plugin.version})", plugin.module)
-        self.registry, self.parts = registry, () if silent else tuple(trackers)
+            self._watch(f"plugin '{plugin.plugin}' ({plugin.source})", plugin.module)
+        self.parts = () if silent else tuple(trackers)
 
     def build(self, context: Context) -> None:
         """Build the recipe's trackers; one that cannot be built is dealt with as one whose hook raises."""
         for part in self.parts:
-            label = f"tracker '{part.name}' ({self._source(part)})"
+            label = label_of(part.component)
             with self._guarded(label, "its constructor"):
                 self._watch(label, part.build(context))
 
@@ -82,10 +83,6 @@ class Lifecycle:
     def listens(self, hook: str) -> bool:
         """Whether anything implements `hook`; what only hooks need is not computed otherwise."""
         return any(watcher.active and hook in watcher.hooks for watcher in self.watchers)
-
-    def _source(self, part: Part) -> str:
-        found = [item for item in self.registry if item.component is part.component]
-        return f"{found[0].distribution} {found[0].version}" if found else f"module {part.component.__module__}"
 
     def _watch(self, label: str, plugin: object) -> None:
         hooks = lifecycle_hooks(plugin)

@@ -86,9 +86,9 @@ def _report(
     show_rules: bool,
 ) -> None:
     for fault in broken:
-        target.print(f"{_label(fault)} does not load: {fault.reason}", markup=False)
+        target.print(f"{fault.label} does not load: {fault.reason}", markup=False)
     for plugin in loaded:
-        target.print(_label(plugin), markup=False, style="bold")
+        target.print(plugin.label, markup=False, style="bold")
     table = Table("component", *WORDS.values(), box=None, pad_edge=False, header_style="bold")
     for subject in dict.fromkeys(finding.subject for finding in findings):
         counts = Counter(finding.outcome for finding in findings if finding.subject == subject)
@@ -121,11 +121,6 @@ def _grouped(findings: list[Finding]) -> list[list[Finding]]:
         same = finding.message if finding.outcome == "failed" else ""
         groups.setdefault((finding.subject, same or finding.rule), []).append(finding)
     return list(groups.values())
-
-
-def _label(plugin: LoadedPlugin | BrokenPlugin) -> str:
-    source = f"{plugin.distribution} {plugin.version}".strip()
-    return f"{plugin.plugin} ({source})"
 
 
 def add_to(app: typer.Typer) -> None:
