@@ -82,8 +82,8 @@ class Trainer:
         saved = checkpoints.load_newest(run)
         self.regularizers = build_regularizers(recipe, context)
         self.model = build_energy(recipe, context, self.regularizers)
-        self.ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.train.ema_decay))  # type: ignore[no-untyped-call]
         keep_energies_in_float32(self.model, recipe.train.precision)
+        self.ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.train.ema_decay))  # type: ignore[no-untyped-call]
         self.sampler: Sampler = build_part(recipe.sampler, context)
         self.buffer: Buffer = build_part(recipe.buffer, context)
         self.objective: Objective = build_part(recipe.objective, context)

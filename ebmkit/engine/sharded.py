@@ -157,6 +157,11 @@ def _deepspeed(device: str) -> Any:
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     # A kernel for inference on CPUs, which it would compile for a minute at its first start.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if not dist.is_initialized():
+        # One process that was asked to use DeepSpeed: a group of itself.
+        os.environ.setdefault("LOCAL_RANK", "0")
+        backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     if not deepspeed.comm.is_initialized():
         deepspeed.comm.init_distributed(
             dist_backend="gloo" if device == "cpu" else "nccl", auto_mpi_discovery=False, verbose=False

@@ -1,6 +1,6 @@
 """Five training steps of a job whose images and random numbers do not depend on how many processes it has.
 
-`python fed.py CASES.json FOLDER`, in each process; rank 0 writes what case NUMBER came to to FOLDER/NUMBER.safetensors.
+`python fed.py CASES.json FOLDER [DEVICE]`, in each process; rank 0 writes FOLDER/NUMBER.safetensors for each case.
 """
 
 from __future__ import annotations
@@ -52,14 +52,15 @@ class Rows:
 class FedImages(ImageSource):
     """The images of step s, in one order for the whole job."""
 
-    def __init__(self, rows: Rows) -> None:
-        self.rows, self.index = rows, 0
+    def __init__(self, rows: Rows, device: str) -> None:
+        self.rows, self.device, self.index = rows, device, 0
 
     def next(self) -> Batch:
         step, index = self.rows.step(self.index), self.index
         self.index += 1
         images = torch.from_numpy(pictures(self.rows.batch, seed=step)).permute(0, 3, 1, 2)
-        return Batch(self.rows.of(images, index), torch.zeros(self.rows.batch // self.rows.parts, dtype=torch.int64))
+        labels = torch.zeros(self.rows.batch // self.rows.parts, dtype=torch.int64)
+        return Batch(self.rows.of(images, index).to(self.device), labels.to(self.device))
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -70,15 +71,15 @@ class FedBuffer(Buffer):
 
     name = "fed"
 
-    def __init__(self, rows: Rows, time_steps: int) -> None:
-        self.rows, self.time_steps, self.index = rows, time_steps, 0
+    def __init__(self, rows: Rows, time_steps: int, device: str) -> None:
+        self.rows, self.time_steps, self.device, self.index = rows, time_steps, device, 0
 
     def draw(self, n: int, generator: torch.Generator) -> Draw:
         random = torch.Generator().manual_seed(1000 + self.rows.step(self.index))
         x = torch.randn(self.rows.batch, 1, 8, 8, generator=random)
         t = torch.randint(1, self.time_steps + 1, (self.rows.batch,), generator=random)
         index, self.index = self.index, self.index + 1
-        return Draw(torch.arange(n), self.rows.of(x, index), self.rows.of(t, index))
+        return Draw(torch.arange(n), self.rows.of(x, index).to(self.device), self.rows.of(t, index).to(self.device))
 
     def store(self, slots: Tensor, x: Tensor) -> None:
         pass
@@ -98,10 +99,10 @@ class FedNoise:
         self.random = torch.Generator().manual_seed(2000 + rows.step(index))
 
     def normal_like(self, x: Tensor) -> Tensor:
-        return self.rows.of(torch.randn(self.rows.batch, *x.shape[1:], generator=self.random), self.index)
+        return self.rows.of(torch.randn(self.rows.batch, *x.shape[1:], generator=self.random), self.index).to(x.device)
 
     def uniform_like(self, x: Tensor) -> Tensor:
-        return self.rows.of(torch.rand(self.rows.batch, *x.shape[1:], generator=self.random), self.index)
+        return self.rows.of(torch.rand(self.rows.batch, *x.shape[1:], generator=self.random), self.index).to(x.device)
 
 
 class FedSampler:
@@ -119,27 +120,27 @@ class FedSampler:
 class FedTrainer(Trainer):
     """The real trainer, fed."""
 
-    def __init__(self, recipe: Recipe, run: RunFolder, world: World) -> None:
-        super().__init__(recipe, run, "cpu", Silent(), world)
+    def __init__(self, recipe: Recipe, run: RunFolder, world: World, device: str) -> None:
+        super().__init__(recipe, run, device, Silent(), world)
         self.rows = Rows(recipe, world)
-        self.data = FedImages(self.rows)
-        self.buffer = FedBuffer(self.rows, recipe.time_steps)
+        self.data = FedImages(self.rows, device)
+        self.buffer = FedBuffer(self.rows, recipe.time_steps, device)
         self.sampler = FedSampler(self.sampler, self.rows)  # type: ignore[assignment]
 
     def random(self, index: int) -> torch.Generator:
         """One stream for the job, from this micro-batch's row on: penalties draw one number for each image."""
-        random = generator("cpu", self.recipe.seed, "fed", index=self.rows.step(index))
-        torch.rand(self.rows.first(index), generator=random)
+        random = generator(self.device, self.recipe.seed, "fed", index=self.rows.step(index))
+        torch.rand(self.rows.first(index), generator=random, device=self.device)
         return random
 
 
-def run(table: dict[str, Any], folder: Path, number: int, world: World) -> None:
+def run(table: dict[str, Any], folder: Path, number: int, world: World, device: str) -> None:
     recipe = recipes.from_table(table, "fed", "fed")
     run_folder = RunFolder(folder / f"run-{number}")
     if world.first:
         run_folder.create(recipe.to_toml())
     world.barrier()
-    trainer = FedTrainer(recipe, run_folder, world)
+    trainer = FedTrainer(recipe, run_folder, world, device)
     trainer.model.train()
     rows = [world.mean({k: float(v) for k, v in trainer.train_step().items()}) for _ in range(STEPS)]
     weights = {name: value.detach().clone() for name, value in trainer.model.state_dict().items()}
@@ -157,9 +158,10 @@ def run(table: dict[str, Any], folder: Path, number: int, world: World) -> None:
 def main() -> None:
     torch.set_num_threads(1)
     cases, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+    device = sys.argv[3] if len(sys.argv) > 3 else "cpu"
     with taking_part(find_place(), print) as world:
         for number, table in enumerate(cases):
-            run(table, folder, number, world)
+            run(table, folder, number, world, device)
 
 
 if __name__ == "__main__":
