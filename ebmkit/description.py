@@ -84,6 +84,8 @@ def _type(annotation: Any) -> tuple[str, list[str]]:
     if origin in (Union, types.UnionType):
         parts = [_type(argument) for argument in arguments]
         return " | ".join(kind for kind, _ in parts), [bound for _, bounds in parts for bound in bounds]
+    if origin is dict:
+        return "table", []
     if origin is tuple:
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             kind, bounds = _type(arguments[0])

@@ -133,6 +133,7 @@ def hook_sections(names: Iterable[str]) -> list[str]:
 BLOCKS: dict[str, Callable[[], list[str]]] = {
     "options data": lambda: section_table("data"),
     "options optimizer": lambda: section_table("optimizer"),
+    "options engine": lambda: section_table("engine"),
     "options train": lambda: section_table("train"),
     "recipes": recipe_rows,
     "fixed": fixed_keys,
