@@ -84,3 +84,18 @@ def test_digits_train_in_three_minutes_to_digits_that_a_person_can_read(tmp_path
     grid = Image.open(run / "samples" / f"step-{steps:09d}.png")
     assert grid.size == (8 * 50 + 2, 8 * 50 + 2)
     assert len(grid.convert("L").getcolors() or []) > 20
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_processes_train_digits_that_are_as_good(tmp_path: Path) -> None:
+    env = environment(EBMKIT_CACHE=str(tmp_path / "cache"))
+    command = [sys.executable, "-m", "ebmkit", "train", str(RECIPES / "digits.toml"), "--processes", "2"]
+    trained = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert trained.returncode == 0, trained.stderr
+    model = tmp_path / "runs" / "digits" / "model.safetensors"
+    measured = run_process("evaluate", model, "--count", 512, "--json", "--processes", 2, cwd=tmp_path, env=env)
+    assert measured.code == 0, measured.err
+    distance = json.loads(measured.out)["pixel_frechet_distance"]
+    print(f"\ndigits, two processes: pixel Fréchet distance {distance:.3f} (512 samples, seed 0)")  # noqa: T201
+    assert distance <= LIMIT_DISTANCE

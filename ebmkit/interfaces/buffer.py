@@ -54,7 +54,8 @@ class Buffer(Component):
 
         No slot may be lost. By default every tensor has a row for each slot: the rows of all ranks are joined and cut
         into as many parts as there are ranks now, the first ones longer by one where they do not divide. Other values
-        must be the same on all ranks; raises `ValueError` where they are not. Override it for other states.
+        must be the same on all ranks; raises `ValueError` where they are not. Override it for other states, or raise
+        `ValueError` where the slots cannot be dealt out anew: a run then goes on with as many ranks as before only.
         """
         from torch import Tensor, cat
 

@@ -257,6 +257,33 @@ class BufferContract(Contract):
             "two buffers share memory after load_state_dict: copy what it is given (tensor.copy_)",
         )
 
+    def test_can_be_dealt_out_anew(self) -> None:
+        """`redeal` makes states for another number of ranks from those of all ranks; no slot is lost."""
+        saved = [self.build(rank=rank, world_size=2) for rank in range(2)]
+        for buffer in saved:
+            self.play(buffer, 3)
+        states = [buffer.state_dict() for buffer in saved]
+        for ranks in (1, 4):
+            dealt = []
+            for rank in range(ranks):
+                buffer, place = self.build(rank=rank, world_size=ranks), self.context(rank=rank, world_size=ranks)
+                try:
+                    state = self.component.redeal(copy.deepcopy(states), place)
+                except ValueError as error:
+                    skip(f"a run with it goes on with as many ranks as before only: {error}")
+                try:
+                    buffer.load_state_dict(state)
+                except REFUSALS as error:
+                    raise ContractBroken(
+                        f"load_state_dict refuses what redeal() makes for {ranks} ranks from the states of 2: {error}"
+                    ) from error
+                dealt.append(buffer.state_dict())
+            before, after = _elements(states), _elements(dealt)
+            require(
+                before == after,
+                f"redeal() makes {after} numbers for {ranks} ranks from the {before} of 2: slots are lost or doubled",
+            )
+
     def test_a_state_that_does_not_fit_is_refused(self) -> None:
         """A state of another size raises `ValueError`, so that `--resume` can say so, and changes nothing."""
         buffer, other = self.build(), self.build(seed=5)
@@ -299,6 +326,13 @@ def _kind(value: object) -> str:
     if not isinstance(value, Tensor):
         return type(value).__name__
     return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+
+
+def _elements(states: Any) -> int:
+    """How many numbers the tensors of some states hold, together."""
+    return sum(
+        value.numel() for state in states for value in state.values() if isinstance(value, Tensor) and value.ndim
+    )
 
 
 def _shorter(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -239,3 +239,14 @@ class HoldsAllOnEachRank(GoodBuffer):
             options, Context(context.image_shape, context.time_steps, rank=context.rank, seed=context.seed)
         )
         self.x = torch.randn(options.size, *context.image_shape, generator=self.start(context))
+
+
+@breaks("can be dealt out anew", "load_state_dict refuses what redeal() makes for 4 ranks")
+class DealsOutWholeParts(GoodBuffer):
+    """Gives no rank a slot more than another one, and so loses some."""
+
+    @classmethod
+    def redeal(cls, states: Sequence[Mapping[str, Any]], context: Context) -> dict[str, Any]:
+        whole = super().redeal(states, Context(context.image_shape, context.time_steps))
+        count = len(whole["t"]) // context.world_size
+        return {name: rows[context.rank * count :][:count] for name, rows in whole.items()}
