@@ -43,7 +43,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for count in counts:
             size = batch if arguments.fixed_batch else batch * count
-            rate = measure(arguments.recipe, option, count, size, arguments.steps, arguments.changes, Path(folder))
+            run, launch = Path(folder) / f"{count}", [option, str(count)]
+            rate = measure(arguments.recipe, launch, size, arguments.steps, arguments.changes, run)
             rows.append({"processes": count, "batch": size, "images_per_second": rate})
     first = rows[0]["images_per_second"] / rows[0]["processes"]
     for row in rows:
@@ -54,12 +55,11 @@ def main() -> None:
         arguments.json.write_text(json.dumps({**versions, "rows": rows}, indent=2))
 
 
-def measure(recipe: str, option: str, count: int, batch: int, steps: int, changes: list[str], folder: Path) -> float:
-    """Images a second of the second half of a run."""
-    run = folder / f"{count}"
+def measure(recipe: str, launch: list[str], batch: int, steps: int, changes: list[str], run: Path) -> float:
+    """Images a second of the second half of a run, which is started with the options `launch`."""
     values = [f"train.batch_size={batch}", f"train.steps={steps}", "train.log_every=1", "train.sample_every=0"]
     values += changes
-    words = [sys.executable, "-m", "ebmkit", "train", recipe, "--run-dir", str(run), option, str(count)]
+    words = [sys.executable, "-m", "ebmkit", "train", recipe, "--run-dir", str(run), *launch]
     words += [word for value in values for word in ("--set", value)]
     subprocess.run(words, check=True, stdout=sys.stderr)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -95,12 +95,13 @@ class RunFolder:
             yield
         except BaseException:
             self.clean()
-            ours = {self.recipe, self.lock, self.samples, self.checkpoints}
+            ours = {self.recipe, self.lock, self.samples, self.checkpoints, self.logs}
             written = [*self.samples.iterdir(), *self.complete_checkpoints()]
             if ours.issuperset(self.folder.iterdir()) and not written:
-                for path in (self.recipe, self.lock):
+                # What the logs of ranks say by now, rank 0 has shown.
+                for path in (self.recipe, self.lock, *self.logs.glob("rank-*.log")):
                     path.unlink(missing_ok=True)
-                for folder in (self.samples, self.checkpoints, self.folder):
+                for folder in (self.samples, self.checkpoints, self.logs, self.folder):
                     with suppress(OSError):
                         folder.rmdir()
             raise

@@ -146,7 +146,6 @@ def _deepspeed(device: str) -> Any:
     """The library, quiet, on this kind of device, in the process group that is there."""
     # Read when it is imported: it would take a GPU that this job does not use.
     os.environ["DS_ACCELERATOR"] = "cpu" if device == "cpu" else "cuda"
-    os.environ.setdefault("DS_SKIP_CUDA_CHECK", "1")
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     # Newer versions of torch rename what it calls; nobody who trains can change that.
     warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)

@@ -241,6 +241,7 @@ def test_gpus_that_are_not_there(folder: Path) -> None:
     assert done.code == 2
     assert f"which has {count - 1} GPUs" in done.err
     assert "Traceback" not in done.err
+    assert not (folder / "nogpu").exists(), "nothing was trained, so that the next try may have the folder"
 
 
 def test_samples_do_not_depend_on_the_number_of_processes(folder: Path, trained: Result) -> None:
