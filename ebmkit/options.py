@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -139,6 +140,16 @@ class EngineOptions(BaseOptions):
     deepspeed: dict[str, Any] = Field(
         default={}, description="More of DeepSpeed's own configuration, passed on as it is."
     )
+
+    @field_validator("deepspeed")
+    @classmethod
+    def _json(cls, table: dict[str, Any]) -> dict[str, Any]:
+        """DeepSpeed takes what JSON has."""
+        try:
+            json.dumps(table, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"must hold what JSON has, tables, lists, text, finite numbers: {error}") from error
+        return table
 
 
 class TrainOptions(BaseOptions):

@@ -85,10 +85,18 @@ def options(
 def right(field: FieldInfo) -> st.SearchStrategy[Any]:
     """Values that an option accepts."""
     if field.annotation == dict[str, bool | int | float | str]:
-        return st.dictionaries(
-            st.text("xyz", min_size=1, max_size=4), st.booleans() | st.integers(0, 9) | st.text(max_size=3)
-        )
+        return tables_of(st.booleans() | st.integers(0, 9) | st.text(max_size=3))
+    if field.annotation == dict[str, Any]:
+        # DeepSpeed's configuration.
+        plain = st.booleans() | st.integers(0, 9) | st.text(max_size=3) | st.floats(-1, 1)
+        inner = st.recursive(plain, lambda some: st.lists(some, max_size=2) | tables_of(some), max_leaves=4)
+        return tables_of(inner)
     return _of_type(field.annotation, field.metadata)
+
+
+def tables_of(values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """Small tables."""
+    return st.dictionaries(st.text("xyz", min_size=1, max_size=4), values, max_size=3)
 
 
 def _of_type(annotation: Any, constraints: list[Any]) -> st.SearchStrategy[Any]:

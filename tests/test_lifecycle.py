@@ -254,7 +254,7 @@ def test_a_hook_that_raises_is_reported_and_called_no_more(tmp_path: Path, shard
     assert new_trainer(tmp_path / "run", trainers, said.append).train().finished
     assert Failing.calls == [1, 2]
     log = tmp_path / "run" / ERROR_LOG
-    where = f"(module {__name__})"
+    where = f"({__name__})"
     assert said == [
         f"warning: tracker 'unbuildable' {where}: its constructor raised OSError: no server (traceback: {log}); "
         "it is called no more in this process",

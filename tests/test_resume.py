@@ -271,7 +271,7 @@ def test_a_folder_that_holds_anything_is_refused_untouched(home: Path, tmp_path:
 def test_resume_without_a_run_is_refused(home: Path, tmp_path: Path) -> None:
     result = run_cli("train", home / "cached.toml", "--run-dir", tmp_path / "none", "--resume")
     assert result.code == 2
-    assert "no run to resume" in result.err
+    assert "no run here" in result.err
     assert not (tmp_path / "none").exists()
 
 

@@ -155,6 +155,9 @@ class Watch:
             return
         if failure.rank != self.place.rank:
             self.say(f"error: {failure}")
+        if sys.stdout.isatty():
+            # The live view hides the cursor, and cannot give it back any more.
+            sys.stdout.write("\x1b[?25h")
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(failure.exit_code)
