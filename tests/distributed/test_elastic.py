@@ -18,7 +18,7 @@ SLOTS = 41
 """Divisible by no number of processes that is tried."""
 STAGES = {1: 0, 2: 2, 4: 1}
 """The ZeRO stage of the run of so many processes."""
-COUNTS = (1, 2, pytest.param(4, marks=pytest.mark.slow))
+COUNTS = (1, 2, 4)
 
 
 def train(folder: Path, count: int, steps: int, *more: object) -> None:
@@ -70,6 +70,7 @@ def slots(states: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     return {name: torch.cat([state[name] for state in states]) for name in ("x", "t")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("now", COUNTS)
 @pytest.mark.parametrize("before", COUNTS)
 def test_nothing_is_lost(before: int, now: int, saved: Any, restored: Any) -> None:
@@ -90,6 +91,7 @@ def test_nothing_is_lost(before: int, now: int, saved: Any, restored: Any) -> No
     assert not any(state["said"])
 
 
+@pytest.mark.slow
 def test_the_same_number_goes_on_to_the_same_numbers(folder: Path, saved: Any) -> None:
     """Three steps and three more, in two processes, are six steps, bit for bit."""
     saved(2)

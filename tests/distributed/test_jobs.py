@@ -130,6 +130,7 @@ def test_each_rank_has_a_log(folder: Path, trained: Result) -> None:
         assert re.search(rf"rank {rank} of 2, process \d+ on ", path.read_text())
 
 
+@pytest.mark.slow
 def test_its_model_needs_no_deepspeed(folder: Path, trained: Result) -> None:
     """From the model file, and from an older checkpoint by `ebmkit export`."""
     hidden = "import sys; sys.modules['deepspeed'] = None; from ebmkit.cli import main; main()"
@@ -172,7 +173,7 @@ def test_an_error_of_one_rank_ends_all_and_is_shown(folder: Path) -> None:
     assert [step for step, _ in job.run.complete_checkpoints()] == [2]
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_killed_rank_ends_all_and_the_run_goes_on(folder: Path, rank: int) -> None:
     job = Job(folder, f"killed-{rank}")
     job.until_saved()
@@ -198,6 +199,7 @@ def test_sigterm_ends_with_a_checkpoint(folder: Path) -> None:
     assert "SIGTERM" in (job.run.logs / "rank-0001.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_killed_launcher_leaves_no_process(folder: Path) -> None:
     job = Job(folder, "orphaned")
     job.until_saved()
@@ -244,6 +246,7 @@ def test_gpus_that_are_not_there(folder: Path) -> None:
     assert not (folder / "nogpu").exists(), "nothing was trained, so that the next try may have the folder"
 
 
+@pytest.mark.slow
 def test_samples_do_not_depend_on_the_number_of_processes(folder: Path, trained: Result) -> None:
     import numpy as np
 
@@ -260,6 +263,7 @@ def test_samples_do_not_depend_on_the_number_of_processes(folder: Path, trained:
         np.testing.assert_array_equal(drawn[0], other)
 
 
+@pytest.mark.slow
 def test_evaluation_does_not_depend_on_it_either(folder: Path, trained: Result) -> None:
     words = ["evaluate", "whole/model.safetensors", "--count", 20, "--batch-size", 4, "--json"]
     alone, together = run_process(*words, cwd=folder), run_process(*words, "--processes", 2, cwd=folder)
@@ -280,6 +284,7 @@ LAUNCHERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_other_launchers(folder: Path, launcher: str) -> None:
     """What `torchrun` and `deepspeed` run on each machine; `deepspeed` itself looks for GPUs first."""

@@ -90,6 +90,7 @@ def machines() -> Iterator[Machines]:
         made.remove()
 
 
+@pytest.mark.slow
 def test_a_lost_machine_ends_the_job_and_it_goes_on_from_its_checkpoint(machines: Machines, tmp_path: Path) -> None:
     table = tiny_table(write_shards(tmp_path / "shards"), train__steps=100_000, train__checkpoint_every=5)
     table["engine"] = {"zero_stage": 2}
