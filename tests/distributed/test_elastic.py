@@ -9,8 +9,11 @@ import pytest
 import torch
 
 import ranks
+from ebmkit.checkpoint import Checkpoint, rank_file
+from ebmkit.distributed.world import Solo
+from ebmkit.elastic import data_state
 from ebmkit.interfaces import Buffer, Context
-from ebmkit.state_file import load_state
+from ebmkit.state_file import load_state, save_state
 from run_helpers import differences, last_checkpoint, metrics_of, run_process, tiny_table, write_recipe, write_shards
 
 HERE = Path(__file__).parent
@@ -143,3 +146,17 @@ def test_rows_are_dealt_out_anew(before: int, now: int) -> None:
 def test_what_differs_between_ranks_has_to_be_redealt_by_the_buffer_itself() -> None:
     with pytest.raises(ValueError, match="'place' differs between the ranks"):
         Rows.redeal([{"place": 1}, {"place": 2}], context(0, 1))
+
+
+@pytest.mark.parametrize(("now", "kept"), [(2, "own"), (4, ""), (1, "")])
+def test_positions_in_shards_are_a_ranks_own(tmp_path: Path, now: int, kept: str) -> None:
+    """Two ranks with two workers each read as many parts as four with one, but not the same ones."""
+    for rank, number in enumerate((3, 4)):
+        state = {"kind": "stream", "fingerprint": "own", "pass": number, "roles": [], "next": 0}
+        save_state(tmp_path / rank_file(rank), {"data": state})
+    saved = Checkpoint(1, 8, {}, tmp_path, ranks=2)
+    world = Solo()
+    world.size = now
+    found = data_state(saved, world)
+    assert found["fingerprint"] == kept
+    assert found["pass"] == (3 if now == 2 else 4), "elsewhere the pass after the one that got furthest"
