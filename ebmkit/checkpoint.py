@@ -68,12 +68,17 @@ def save_checkpoint(
     return run.finish_checkpoint(step, keep) if world.first else run.checkpoint(step)
 
 
-def load_newest(run: RunFolder) -> Checkpoint | None:
-    """The newest complete checkpoint of a run, or None if it has none yet; raises `BadInput` if it is damaged."""
+def newest(run: RunFolder) -> int | None:
+    """The step of the newest complete checkpoint of a run, or None if it has none yet."""
     found = run.complete_checkpoints()
-    if not found:
+    return found[-1][0] if found else None
+
+
+def load(run: RunFolder, step: int | None) -> Checkpoint | None:
+    """The checkpoint of `step`, or None for None; raises `BadInput` if it is damaged, or cannot be seen from here."""
+    if step is None:
         return None
-    step, folder = found[-1]
+    folder = run.checkpoint(step)
     shared = load_state(folder / SHARED)
     if shared.get("step") != step:
         raise BadInput(f"{folder}: holds step {shared.get('step')}; move it away to resume from an older checkpoint")

@@ -27,7 +27,7 @@ def choose_device(name: str, place: Place | None = None) -> str:
 
     Where several processes share a machine, each has the GPU of its `local_rank`.
     """
-    if place is not None and not place.alone:
+    if place is not None and (place.device is not None or not place.alone):
         return _device_of(name, place)
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -52,14 +52,15 @@ def _device_of(name: str, place: Place) -> str:
         raise BadInput(
             f"device '{name}' is for one process; with {place.world_size} of them it is 'auto', 'cpu' or 'cuda'"
         )
-    if place.local_rank >= _gpus():
+    # Slurm may let each task see its own GPU only, which then is the first.
+    index = 0 if place.slurm and _gpus() == 1 else place.local_rank
+    if index >= _gpus():
         raise BadInput(
-            f"rank {place.rank} is process {place.local_rank + 1} of this machine, which has {_gpus()} GPUs: start one "
-            "process for each GPU (--gpus), or compute on CPUs (--processes)"
+            f"rank {place.rank} is process {index + 1} of this machine, which has {_gpus()} GPUs: start a process for "
+            "each GPU (--gpus), or compute on CPUs (--processes)"
         )
-    device = f"cuda:{place.local_rank}"
-    torch.cuda.set_device(device)
-    return device
+    torch.cuda.set_device(index)
+    return f"cuda:{index}"
 
 
 def _gpus() -> int:

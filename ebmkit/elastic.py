@@ -30,4 +30,7 @@ def data_state(saved: Checkpoint, world: World) -> Mapping[str, Any]:
     states: list[Mapping[str, Any]] = [saved.local(rank)["data"] for rank in range(saved.ranks)]
     furthest = max(states, key=lambda state: int(state["pass"]))
     # Positions in shards are a rank's own, also where as many workers in all read them now as then.
-    return furthest if furthest["kind"] == "cache" else {**furthest, "fingerprint": ""}
+    if furthest["kind"] == "cache":
+        return furthest
+    skipped = sum(int(state["skipped"]) for state in states) if world.first else 0
+    return {**furthest, "fingerprint": "", "skipped": skipped}

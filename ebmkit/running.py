@@ -38,14 +38,15 @@ def run_training(
     run_dir: str | Path | None,
     resume: bool,
     view: View,
+    place: Place | None = None,
 ) -> Outcome:
     """Train a recipe in a new run folder, or resume the run in it; raises `EbmkitError`s.
 
     In a job of several processes each of them calls it; rank 0 decides and writes.
     """
-    place = find_place()
+    place = place or find_place()
     with taking_part(place, view.say) as world, ExitStack() as held:
-        start = _agreed(world, lambda: _begin(source, set_values, run_dir, resume, view, world, held))
+        start = _agreed(world, lambda: _begin(source, set_values, run_dir, resume, view, world, place, held))
         run, recipe = RunFolder(Path(start.folder)), recipes.from_table(start.table, start.source, start.name)
         if start.finished_at is not None:
             return Outcome(run.folder, start.finished_at, True)
@@ -86,6 +87,7 @@ def _begin(
     resume: bool,
     view: View,
     world: World,
+    place: Place,
     held: ExitStack,
 ) -> _Start:
     """Check the recipe and take the run folder, which is `held` until training ends."""
@@ -98,8 +100,7 @@ def _begin(
         recipe = recipes.load(source, set_values)
     for warning in cross_check(recipe, str(source), world.size):
         view.say(f"warning: {warning}")
-    if world.size == 1:
-        choose_device(recipe.train.device)
+    choose_device(recipe.train.device, place)
     require_data(recipe)
     start = _Start(str(run.folder), recipe.to_table(), str(source), recipe.name)
     if not resume:

@@ -79,7 +79,8 @@ class Trainer:
         self.recipe, self.run, self.device, self.view = recipe, run, device, view
         self.world = world or Solo()
         self.context = context = recipe.context(device, self.world.rank, self.world.size)
-        saved = checkpoints.load_newest(run)
+        # Rank 0 says which: a shared file system may not show the newest one everywhere.
+        saved = checkpoints.load(run, self.world.broadcast(checkpoints.newest(run)))
         self.regularizers = build_regularizers(recipe, context)
         self.model = build_energy(recipe, context, self.regularizers)
         keep_energies_in_float32(self.model, recipe.train.precision)
@@ -233,7 +234,8 @@ class Trainer:
         row |= self.world.mean({name: float(value) for name, value in metrics.items()})
         row |= {"step": self.step, "images": self.images_seen}
         row["images_per_second"] = round(images_per_second, 1)
-        row["skipped_images"] = sum(self.world.all_gather(self.data.skipped))
+        skipped = self.world.all_gather(self.data.skipped)
+        row["skipped_images"] = skipped[0] if self.data.whole else sum(skipped)
         if not self.world.first:
             return
         with self.run.metrics.open("a", encoding="utf-8") as file:

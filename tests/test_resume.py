@@ -55,6 +55,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def newest_checkpoint(run: Path) -> Any:
+    folder = RunFolder(run)
+    return checkpoint.load(folder, checkpoint.newest(folder))
+
+
 def python_m_ebmkit(*words: str, cwd: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "ebmkit", *words],
@@ -128,7 +133,7 @@ def test_kills_at_random_moments_always_leave_a_run_that_resumes(home: Path, who
     wait_until(lambda: has_checkpoint(run, 1))
     unfinished = 0
     for attempt in range(8):
-        before = checkpoint.load_newest(RunFolder(run))
+        before = newest_checkpoint(run)
         if attempt % 2:
             time.sleep(moments.uniform(0.0, 0.08))
         else:
@@ -137,7 +142,7 @@ def test_kills_at_random_moments_always_leave_a_run_that_resumes(home: Path, who
         command.kill()
         assert command.wait().code in (-signal.SIGKILL, 0)
         unfinished += any(run.joinpath("checkpoints").glob(".*"))
-        found = checkpoint.load_newest(RunFolder(run))
+        found = newest_checkpoint(run)
         assert found is not None
         assert before is None or found.step >= before.step
         command = Command(*words, "--resume", cwd=home)
@@ -169,7 +174,7 @@ def test_a_half_written_checkpoint_is_not_used(home: Path, whole: dict[str, Path
     older = RunFolder(run).complete_checkpoints()[-2]
     newest[1].rename(newest[1].with_name("." + newest[1].name))
     (newest[1].with_name("." + newest[1].name) / "state.safetensors").write_bytes(b"half")
-    assert checkpoint.load_newest(RunFolder(run)).step == older[0]  # type: ignore[union-attr]
+    assert newest_checkpoint(run).step == older[0]  # type: ignore[union-attr]
     result = run_cli("train", home / "cached.toml", "--run-dir", run, "--resume")
     assert result.code == 0, result.err
     assert f"going on from step {older[0]}" in result.out

@@ -18,16 +18,18 @@ Processes = Annotated[int | None, typer.Option(min=1, help="Use so many processe
 _NAMES = ("--gpus", "--processes")
 
 
-def launch_workers(gpus: int | None, processes: int | None) -> None:
-    """Run this command in several processes and end with their exit code; return where none were asked for."""
+def launch_workers(gpus: int | None, processes: int | None) -> Place:
+    """This process's place, or the end of it: for several, run this command in as many, and exit with their code."""
     if gpus is not None and processes is not None:
         raise BadInput("--gpus and --processes are two ways to start a job: give one of them")
-    count = gpus if gpus is not None else processes
+    place, count = find_place(), gpus if gpus is not None else processes
     if count is None:
-        return
-    if not find_place().alone:
+        return place
+    if not place.alone:
         raise BadInput("--gpus and --processes start a job on this machine, but this process is already part of one")
     device = "cpu" if processes is not None else "cuda"
+    if count == 1:
+        return Place(device=device)
     say = partial(console(stderr=True).print, markup=False)
     sys.exit(launch(without_launching(sys.argv[1:]), count, device, say))
 

@@ -13,7 +13,6 @@ import typer
 from ebmkit.cli.launching import Gpus, Processes, launch_workers
 from ebmkit.cli.training import SetValues, collect
 from ebmkit.console import console, counting
-from ebmkit.distributed.place import find_place
 
 ModelFile = Annotated[Path, typer.Argument(help="A model.safetensors file.")]
 Device = Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'.")]
@@ -51,8 +50,7 @@ def sample(
     from ebmkit.image_files import open_output
     from ebmkit.model import load_model
 
-    launch_workers(gpus, processes)
-    target, place = console(), find_place()
+    place, target = launch_workers(gpus, processes), console()
     with taking_part(place, target.print) as world, open_output(out, count) if world.first else nullcontext() as write:
         loaded = load_model(model, choose_device(device, place))
         with counting(target, "sampling", "gradient evaluations") as progress:
@@ -83,8 +81,7 @@ def evaluate(
     from ebmkit.evaluation import evaluate_model
     from ebmkit.model import load_model
 
-    launch_workers(gpus, processes)
-    target, place = console(), find_place()
+    place, target = launch_workers(gpus, processes), console()
     say = partial(console(stderr=True).print, markup=False)
     with taking_part(place, say) as world, counting(target, "sampling", "gradient evaluations") as progress:
         loaded = load_model(model, choose_device(device, place))

@@ -13,7 +13,6 @@ from ebmkit import overrides as overriding
 from ebmkit.cli.launching import Gpus, Processes, launch_options, launch_workers
 from ebmkit.console import LiveView, Silent, console
 from ebmkit.distributed.launch import STOPPED
-from ebmkit.distributed.place import find_place
 from ebmkit.errors import BadInput
 
 SetValues = Annotated[
@@ -50,15 +49,14 @@ def train(
     Example: ebmkit train recipes/cifar10_resnet.toml --set train.batch_size=64 --run-dir runs/small
     """
     overrides = collect(set_values, extra)
-    launch_workers(gpus, processes)
-    target, place = console(), find_place()
+    place, target = launch_workers(gpus, processes), console()
     from ebmkit.running import run_training
 
     if place.rank:
-        outcome = run_training(recipe, overrides, run_dir, resume, Silent())
+        outcome = run_training(recipe, overrides, run_dir, resume, Silent(), place)
         sys.exit(0 if outcome.finished else STOPPED)
     with LiveView(target) as view:
-        outcome = run_training(recipe, overrides, run_dir, resume, view)
+        outcome = run_training(recipe, overrides, run_dir, resume, view, place)
     run = outcome.folder
     if not outcome.finished:
         again = ["ebmkit", "train", recipe, "--run-dir", str(run), "--resume", *launch_options(place)]

@@ -145,6 +145,8 @@ class CachedImages(ImageSource):
     the number of images that all ranks have seen, and it holds for any number of ranks.
     """
 
+    whole = True
+
     def __init__(
         self,
         decoded: Decoded,

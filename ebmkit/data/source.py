@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
 from torch import Tensor
 
@@ -34,6 +34,8 @@ class ImageSource(ABC):
 
     skipped: int = 0
     """Unusable samples met so far, counted again in every pass."""
+    whole: ClassVar[bool] = False
+    """Whether every rank reads all images, so that `skipped` counts those of the whole job."""
 
     @abstractmethod
     def next(self) -> Batch:

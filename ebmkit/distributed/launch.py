@@ -18,6 +18,8 @@ from ebmkit.distributed.place import LAUNCHER
 
 GRACE = 15.0
 """Seconds that the others have to end by themselves after one ended badly; then they are told, then killed."""
+CHECKPOINT = 120.0
+"""The same, after one was asked to stop: they end together, after a checkpoint."""
 PATIENCE = 5.0
 STOPPED = 130
 """Exit code of a run that was asked to stop."""
@@ -30,29 +32,28 @@ def launch(arguments: Sequence[str], count: int, device: str, say: Callable[[str
     """
     port, threads = free_port(), max(1, (os.cpu_count() or 1) // count)
     logs: list[IO[bytes] | None] = [None] + [tempfile.TemporaryFile() for _ in range(1, count)]  # noqa: SIM115
-    workers = []
-    for rank in range(count):
-        environment = os.environ | {
-            "RANK": str(rank),
-            "WORLD_SIZE": str(count),
-            "LOCAL_RANK": str(rank),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            LAUNCHER: f"{os.getpid()} {device}",
-        }
-        if device == "cpu":
-            environment.setdefault("OMP_NUM_THREADS", str(threads))
-        log = logs[rank]
-        workers.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "ebmkit", *arguments],
-                env=environment,
-                stdin=None if rank == 0 else subprocess.DEVNULL,
-                stdout=log,
-                stderr=None if log is None else subprocess.STDOUT,
-            )
-        )
+    workers: list[subprocess.Popen[bytes]] = []
     with _passing_signals_on(workers):
+        for rank, log in enumerate(logs):
+            environment = os.environ | {
+                "RANK": str(rank),
+                "WORLD_SIZE": str(count),
+                "LOCAL_RANK": str(rank),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+                LAUNCHER: f"{os.getpid()} {device}",
+            }
+            if device == "cpu":
+                environment.setdefault("OMP_NUM_THREADS", str(threads))
+            workers.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "ebmkit", *arguments],
+                    env=environment,
+                    stdin=None if rank == 0 else subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=None if log is None else subprocess.STDOUT,
+                )
+            )
         failed = _wait(workers, say)
     codes = [worker.returncode for worker in workers]
     if failed is not None and codes[0] <= 0 and (log := logs[failed]) is not None and (text := _text(log)):
@@ -61,7 +62,8 @@ def launch(arguments: Sequence[str], count: int, device: str, say: Callable[[str
     for log in logs:
         if log is not None:
             log.close()
-    first = codes[0] or next((code for code in codes if code), 0)
+    # Rank 0 knows best, unless it was only ended after another one.
+    first = codes[0] if codes[0] > 0 or failed is None else codes[failed]
     return 128 - first if first < 0 else first
 
 
@@ -76,7 +78,7 @@ def free_port() -> int:
 def _wait(workers: Sequence[subprocess.Popen[bytes]], say: Callable[[str], None]) -> int | None:
     """Wait for all workers; once one ends badly, the rest have to end, too. The rank that failed first, if one did."""
     failed: int | None = None
-    ended_at = told_at = 0.0
+    code, ended_at, told_at = 0, 0.0, 0.0
     while None in [worker.poll() for worker in workers]:
         time.sleep(0.1)
         now = time.monotonic()
@@ -85,11 +87,11 @@ def _wait(workers: Sequence[subprocess.Popen[bytes]], say: Callable[[str], None]
             bad = sorted(
                 (worker.returncode, rank) for rank, worker in enumerate(workers) if worker.returncode not in (None, 0)
             )
-            if bad and bad[0][0] != STOPPED:
+            if bad:
                 ended_at, (code, failed) = now, bad[0]
                 if code < 0:
                     say(f"error: rank {failed} was killed by {signal.Signals(-code).name}; the others are ended")
-        elif not told_at and now - ended_at > GRACE:
+        elif not told_at and now - ended_at > (CHECKPOINT if code == STOPPED else GRACE):
             told_at = now
             _signal(workers, signal.SIGTERM)
         elif told_at and now - told_at > PATIENCE:
@@ -99,15 +101,12 @@ def _wait(workers: Sequence[subprocess.Popen[bytes]], say: Callable[[str], None]
 
 @contextmanager
 def _passing_signals_on(workers: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Ctrl-C reaches the workers from the terminal, and they decide; SIGTERM reaches this process only."""
+    """Ctrl-C and SIGTERM go to the workers, which decide; from a terminal they have Ctrl-C twice, and notice that."""
 
     def forward(number: int, frame: FrameType | None) -> None:
         _signal(workers, number)
 
-    before = {
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, forward),
-    }
+    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:

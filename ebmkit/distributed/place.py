@@ -19,7 +19,7 @@ class Place:
     """One process of a job: `rank` of `world_size` over all machines, `local_rank` on its own.
 
     `launcher` is the process id of ebmkit's own launcher, if that started this process, and `device` the kind of
-    device that it was asked for, `"cpu"` or `"cuda"`.
+    device that it was asked for, `"cpu"` or `"cuda"`; `slurm` says that srun did.
     """
 
     rank: int = 0
@@ -29,6 +29,7 @@ class Place:
     port: int = DEFAULT_PORT
     launcher: int | None = None
     device: str | None = None
+    slurm: bool = False
 
     @property
     def alone(self) -> bool:
@@ -81,6 +82,7 @@ def _from_slurm(environment: Mapping[str, str]) -> Place:
         _number(environment, "SLURM_LOCALID", 0),
         environment.get("MASTER_ADDR") or first_host(nodes),
         _number(environment, "MASTER_PORT", port),
+        slurm=True,
     )
 
 

@@ -45,7 +45,11 @@ class Failure:
 
 
 class Watch:
-    """A thread that speaks to the job's store over a connection of its own, whatever the rank itself waits for."""
+    """Two threads beside a rank, whatever that waits for.
+
+    One talks to the job's store, over a connection of its own. The other one waits for nothing, so that it notices
+    where the first gets no answer any more: rank 0, which holds the store, may be gone without a farewell.
+    """
 
     def __init__(self, place: Place, say: Callable[[str], None]) -> None:
         self.place, self.say = place, say
@@ -56,12 +60,13 @@ class Watch:
         self.failure: Failure | None = None
         self.limit = SILENT
         self.seen: dict[int, tuple[bytes, float]] = {}
+        self.answered = time.monotonic()
         self.lock = threading.Lock()
         self.over = threading.Event()
         self.changed = threading.Event()
-        self.thread = threading.Thread(target=self._run, name="ebmkit-watch", daemon=True)
         self._set(f"who/{place.rank}", f"{self.host}, process {os.getpid()}")
-        self.thread.start()
+        for name, body in (("ebmkit-watch", self._talk), ("ebmkit-deadline", self._keep_time)):
+            threading.Thread(target=body, name=name, daemon=True).start()
 
     @contextmanager
     def guarding(self) -> Iterator[None]:
@@ -69,85 +74,108 @@ class Watch:
         try:
             yield
         except RankLost as error:
-            failure = self._await_failure()
-            if failure is None or failure.rank == self.place.rank:
+            self.limit = LOST
+            self.changed.wait(LOST + GRACE)
+            if self.failure is None:
+                # Nobody else failed, so that it was something of this rank's own.
+                self._report(error.__cause__ or error)
                 raise
-            raise RankFailed(str(failure), failure.exit_code) from error
+            if self.failure.rank == self.place.rank:
+                raise
+            raise RankFailed(str(self.failure), self.failure.exit_code) from error
         except BaseException as error:
             first = self._report(error)
             if first.rank != self.place.rank and isinstance(error, Exception) and not isinstance(error, EbmkitError):
                 raise RankFailed(str(first), first.exit_code) from error
             raise
 
+    def wait_for_rank_0(self) -> None:
+        """Return once rank 0 has come here, too, however long that takes; `RankFailed` if the job fails meanwhile."""
+        if self.place.rank == 0:
+            self._set("done", "yes")
+        while self._get("done") != b"yes":
+            if self.changed.wait(0.1) and self.failure is not None:
+                raise RankFailed(str(self.failure), self.failure.exit_code)
+
     def close(self) -> None:
         """Give no more signs, and end nobody any more."""
         self.over.set()
-        self.thread.join(2 * BEAT)
 
     def _report(self, error: BaseException) -> Failure:
-        code = error.exit_code if isinstance(error, EbmkitError) else 1
+        """Make this error the job's failure, unless there is one; which it is."""
         if isinstance(error, EbmkitError):
-            text = f"error: {error}"
+            mine = Failure(self.place.rank, self.host, f"error: {error}", error.exit_code)
         else:
-            text = "".join(traceback.format_exception(error)).rstrip()
-        mine = Failure(self.place.rank, self.host, text, code)
+            mine = Failure(self.place.rank, self.host, "".join(traceback.format_exception(error)).rstrip())
         with suppress(RuntimeError, OSError):
             self._publish(mine)
         return self.failure or mine
 
-    def _await_failure(self) -> Failure | None:
-        """Why a connection broke: the failure that a rank told of, or the rank that gives no sign any more."""
-        self.limit = LOST
-        self.changed.wait(LOST + GRACE)
-        return self.failure
-
     def _publish(self, failure: Failure) -> None:
-        """Make this the job's failure, unless there is one."""
-        with self.lock:
-            kept = self.store.compare_set(f"{self.prefix}/failure", "", json.dumps(asdict(failure)))
-        self.failure = Failure(**json.loads(kept))
+        if self.lock.acquire(timeout=BEAT):
+            try:
+                kept = self.store.compare_set(f"{self.prefix}/failure", "", json.dumps(asdict(failure)))
+            finally:
+                self.lock.release()
+            failure = Failure(**json.loads(kept))
+        self._note(failure)
+
+    def _note(self, failure: Failure) -> None:
+        self.failure = self.failure or failure
         self.changed.set()
 
-    def _run(self) -> None:
-        beats, parent = 0, os.getppid()
-        while not self.over.wait(BEAT):
+    def _talk(self) -> None:
+        """Give a sign of life and look after the others, again and again."""
+        beats = 0
+        while not self.over.wait(BEAT) and self.failure is None:
             beats += 1
-            if self.place.launcher is not None and os.getppid() != parent:
-                # The launcher is gone, and with it whoever could stop this job: end as if it had asked.
-                self.place = Place(self.place.rank, self.place.world_size)
-                os.kill(os.getpid(), signal.SIGTERM)
             try:
                 self._set(f"beat/{self.place.rank}", str(beats))
                 self._look()
             except (RuntimeError, OSError) as error:
-                if self.over.is_set():
-                    return
-                reason = (str(error) or type(error).__name__).splitlines()[0]
-                self.failure = Failure(0, self.place.address, f"it cannot be reached any more ({reason})")
-                self.changed.set()
-            if self.failure is not None:
-                self._end(self.failure)
+                if not self.over.is_set():
+                    self._note(self._without_rank_0((str(error) or type(error).__name__).splitlines()[0]))
                 return
+            self.answered = time.monotonic()
 
     def _look(self) -> None:
-        """Read whether anybody failed; rank 0 looks after all others, they look after rank 0."""
-        with self.lock:
-            if self.store.check([f"{self.prefix}/failure"]):
-                self.failure = Failure(**json.loads(self.store.get(f"{self.prefix}/failure")))
-                self.changed.set()
-                return
-        others = range(1, self.place.world_size) if self.place.rank == 0 else range(1)
+        """Read whether anybody failed; rank 0 looks after all others."""
+        told = self._get("failure")
+        if told:
+            self._note(Failure(**json.loads(told)))
+            return
         now = time.monotonic()
-        for rank in others:
+        for rank in range(1, self.place.world_size) if self.place.rank == 0 else ():
             beat = self._get(f"beat/{rank}")
             if rank not in self.seen or self.seen[rank][0] != beat:
                 self.seen[rank] = beat, now
             elif now - self.seen[rank][1] > self.limit:
-                who = self._get(f"who/{rank}").decode()
-                host, _, process = who.partition(", ")
+                host, _, process = self._get(f"who/{rank}").decode().partition(", ")
                 text = f"{process or 'it'} has given no sign of life for {self.limit:.0f} s: killed, or out of memory?"
                 self._publish(Failure(rank, host or "an unknown host", text))
                 return
+
+    def _keep_time(self) -> None:
+        """End this process where another one failed, where rank 0 does not answer, or where the launcher is gone."""
+        last, launcher = time.monotonic(), self.place.launcher
+        while not self.over.wait(BEAT):
+            now = time.monotonic()
+            if now - last > 3 * BEAT:
+                # This process itself was stopped for a while, and has heard of nobody.
+                self.answered, self.seen = now, {}
+            last = now
+            if launcher is not None and os.getppid() != launcher:
+                # Whoever could stop this job is gone: end as if it had asked.
+                launcher = None
+                os.kill(os.getpid(), signal.SIGTERM)
+            if self.failure is None and now - self.answered > self.limit + BEAT:
+                self._note(self._without_rank_0(f"no answer for {now - self.answered:.0f} s"))
+            if self.failure is not None:
+                self._end(self.failure)
+                return
+
+    def _without_rank_0(self, reason: str) -> Failure:
+        return Failure(0, self.place.address, f"it cannot be reached any more ({reason})")
 
     def _end(self, failure: Failure) -> None:
         """End this process if it does not do so by itself; it may wait for a rank that never comes."""
@@ -167,5 +195,6 @@ class Watch:
             self.store.set(f"{self.prefix}/{key}", value)
 
     def _get(self, key: str) -> bytes:
+        """The value, empty if there is none."""
         with self.lock:
             return self.store.get(f"{self.prefix}/{key}") if self.store.check([f"{self.prefix}/{key}"]) else b""

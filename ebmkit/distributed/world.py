@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from ebmkit.distributed.interface import interface_to
 from ebmkit.distributed.place import Place
@@ -19,19 +20,19 @@ from ebmkit.errors import BadInput, RankLost
 T = TypeVar("T")
 TIMEOUT = timedelta(minutes=30)
 """How long a rank waits for the others: the first decoding of a large set may take one of them much longer."""
+MEETING = timedelta(minutes=10)
+"""How long the first rank waits for the last one to be started."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _LOST = (
+    "gloo/transport",
     "connection closed by peer",
-    "connection reset",
+    "connection reset by peer",
     "connection refused",
     "broken pipe",
-    "timed out",
-    "socket",
-    "nccl",
-    "remote process",
-    "read error",
-    "write error",
+    "timed out waiting",
+    "socket closed",
 )
+"""What gloo says where a peer is gone; NCCL's errors have a type."""
 
 
 class World(ABC):
@@ -104,7 +105,8 @@ class Group(World):
 
     def __init__(self, place: Place) -> None:
         self.rank, self.size, self.local_rank = place.rank, place.world_size, place.local_rank
-        self.hosts: Any = dist.new_group(backend="gloo", timeout=TIMEOUT)
+        with lost_peers():
+            self.hosts: Any = dist.new_group(backend="gloo", timeout=TIMEOUT)
         self._asked: tuple[torch.Tensor, Any] | None = None
 
     def barrier(self) -> None:
@@ -166,7 +168,11 @@ def join(place: Place) -> World:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
     backend = "gloo" if cpu_only(place) else "cpu:gloo,cuda:nccl"
     try:
-        dist.init_process_group(backend, rank=place.rank, world_size=place.world_size, timeout=TIMEOUT)
+        # torchrun's agent holds the store itself.
+        holds = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        store = TCPStore(place.address, place.port, is_master=holds, timeout=MEETING, wait_for_workers=False)
+        own = PrefixStore(f"ebmkit/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/torch", store)
+        dist.init_process_group(backend, store=own, rank=place.rank, world_size=place.world_size, timeout=TIMEOUT)
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise BadInput(

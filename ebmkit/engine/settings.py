@@ -26,6 +26,8 @@ OURS: Mapping[str, str] = {
     "amp": "train.precision",
     "torch_autocast": "train.precision",
     "checkpoint": "train.checkpoint_every",
+    "zero_allow_untested_optimizer": "[optimizer]",
+    "zero_force_ds_cpu_optimizer": "engine.offload_optimizer",
     "zero_optimization.stage": "engine.zero_stage",
     "zero_optimization.offload_optimizer": "engine.offload_optimizer",
 }
@@ -40,6 +42,8 @@ def engine_problems(options: EngineOptions, world_size: int = 1) -> Iterator[Pro
         yield Problem("engine.offload_optimizer", "needs engine.zero_stage 1 or 2; stage 0 keeps it on the device")
     if options.use == "plain" and world_size > 1:
         yield Problem("engine.use", f"'plain' is for one process, and this job has {world_size}: use 'auto'")
+    if not isinstance(options.deepspeed.get("zero_optimization", {}), Mapping):
+        yield Problem("engine.deepspeed.zero_optimization", "must be a table; the stage is engine.zero_stage")
     for path, ours in OURS.items():
         found: Any = options.deepspeed
         for key in path.split("."):

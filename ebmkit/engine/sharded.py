@@ -37,13 +37,14 @@ class DeepSpeedEngine(Engine):
         self.accumulate, self.done = options.accumulate, 0
         self.parameters = trainable(module)
         self.torch_optimizer = adamw(self.parameters, optimizer)
-        self.engine, *_ = deepspeed.initialize(
-            model=module,
-            model_parameters=self.parameters,
-            optimizer=self.torch_optimizer,
-            config=deepspeed_config(options, optimizer, micro_batch),
-            dist_init_required=False,
-        )
+        with lost_peers():
+            self.engine, *_ = deepspeed.initialize(
+                model=module,
+                model_parameters=self.parameters,
+                optimizer=self.torch_optimizer,
+                config=deepspeed_config(options, optimizer, micro_batch),
+                dist_init_required=False,
+            )
 
     def backward(self, loss: Tensor) -> None:
         """DeepSpeed's backward, which divides by the number of micro-batches and averages over the ranks."""
@@ -70,13 +71,16 @@ class DeepSpeedEngine(Engine):
 
     def _share_buffers(self) -> None:
         """Rank 0's values of what the network keeps beside its parameters, such as running means of its images."""
-        kept = [buffer for buffer in self.module.buffers() if buffer.is_floating_point()]
-        if not kept or dist.get_world_size() == 1:
+        if dist.get_world_size() == 1:
             return
-        flat = torch.cat([buffer.detach().reshape(-1).float() for buffer in kept])
-        dist.broadcast(flat, src=0)
-        for buffer, values in zip(kept, torch.split(flat, [item.numel() for item in kept]), strict=True):
-            buffer.detach().copy_(values.view_as(buffer))
+        kinds: dict[torch.dtype, list[Tensor]] = {}
+        for buffer in self.module.buffers():
+            kinds.setdefault(buffer.dtype, []).append(buffer.detach())
+        for kept in kinds.values():
+            flat = torch.cat([buffer.reshape(-1) for buffer in kept])
+            dist.broadcast(flat, src=0)
+            for buffer, values in zip(kept, torch.split(flat, [item.numel() for item in kept]), strict=True):
+                buffer.copy_(values.view_as(buffer))
 
     def state_dict(self) -> dict[str, Any]:
         """The moments of whole parameters, gathered from all ranks; whole on rank 0 only."""
@@ -111,18 +115,20 @@ class DeepSpeedEngine(Engine):
         found = state["state"]
         if not found:
             return
-        if len(found) != len(self.parameters):
-            raise ValueError(f"the optimizer has {len(self.parameters)} parameters, its state {len(found)}")
+        unknown = sorted(set(found) - set(range(len(self.parameters))))
+        if unknown:
+            raise ValueError(f"the optimizer has {len(self.parameters)} parameters, its state has number {unknown[0]}")
+        # torch keeps nothing for a parameter that never had a gradient: its moments are 0.
         for number, parameter in enumerate(self.parameters):
-            if any(found[number][name].shape != parameter.shape for name in MOMENTS):
+            if number in found and any(found[number][name].shape != parameter.shape for name in MOMENTS):
                 raise ValueError(f"parameter {number} has shape {tuple(parameter.shape)}, and its state another one")
         kept = self.torch_optimizer.state
         for flat in self.engine.optimizer.single_partition_of_fp32_groups:
             # The count of steps stays on the host, where AdamW keeps it.
-            step = found[0]["step"].detach().float().cpu().clone()
+            step = max(item["step"].detach().float().cpu() for item in found.values()).clone()
             kept[flat] = {"step": step, **{name: torch.zeros_like(flat) for name in MOMENTS}}
         for number, (flat, here, there) in self._parts():
-            for name in MOMENTS:
+            for name in MOMENTS if number in found else ():
                 values = found[number][name].flatten().narrow(0, here.start, here.numel)
                 kept[flat][name].narrow(0, there.start, there.numel).copy_(values)
 
@@ -146,6 +152,8 @@ def _deepspeed(device: str) -> Any:
     """The library, quiet, on this kind of device, in the process group that is there."""
     # Read when it is imported: it would take a GPU that this job does not use.
     os.environ["DS_ACCELERATOR"] = "cpu" if device == "cpu" else "cuda"
+    # It moves the network to the GPU of this number.
+    os.environ["LOCAL_RANK"] = str(torch.device(device).index or 0)
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     # Newer versions of torch rename what it calls; nobody who trains can change that.
     warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)
@@ -158,7 +166,6 @@ def _deepspeed(device: str) -> Any:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if not dist.is_initialized():
         # One process that was asked to use DeepSpeed: a group of itself.
-        os.environ.setdefault("LOCAL_RANK", "0")
         backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     if not deepspeed.comm.is_initialized():

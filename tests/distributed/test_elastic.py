@@ -10,6 +10,7 @@ import torch
 
 import ranks
 from ebmkit.checkpoint import Checkpoint, rank_file
+from ebmkit.data.source import NEXT_PASS
 from ebmkit.distributed.world import Solo
 from ebmkit.elastic import data_state
 from ebmkit.interfaces import Buffer, Context
@@ -121,6 +122,20 @@ def test_one_goes_on_in_two_and_two_in_one(folder: Path, saved: Any) -> None:
     assert found["state.safetensors"]["images_seen"] == 72
 
 
+@pytest.mark.slow
+def test_streamed_shards_are_dealt_out_anew(folder: Path) -> None:
+    """Two workers of one process, one worker of each of two, and back: as many readers, but other parts."""
+    table = tiny_table(str(folder / "shards" / "train-{000000..000001}.tar"), optimizer={"learning_rate": 1e-3})
+    table["data"] |= {"cache": "off", "workers": 2}
+    write_recipe(folder / "streamed.toml", table)
+    for count, workers, steps in ((1, 2, 2), (2, 1, 4), (1, 2, 6)):
+        words = ["train", "streamed.toml", "--run-dir", "streamed", "--processes", count]
+        words += ["--set", f"train.steps={steps}", "--set", f"data.workers={workers}"]
+        done = run_process(*words, *(["--resume"] if steps > 2 else []), cwd=folder)
+        assert done.code == 0, done.out + done.err
+        assert (NEXT_PASS in done.out) == (steps > 2), done.out
+
+
 class Rows(Buffer):
     """Slots with a counter beside them."""
 
@@ -152,11 +167,12 @@ def test_what_differs_between_ranks_has_to_be_redealt_by_the_buffer_itself() -> 
 def test_positions_in_shards_are_a_ranks_own(tmp_path: Path, now: int, kept: str) -> None:
     """Two ranks with two workers each read as many parts as four with one, but not the same ones."""
     for rank, number in enumerate((3, 4)):
-        state = {"kind": "stream", "fingerprint": "own", "pass": number, "roles": [], "next": 0}
+        state = {"kind": "stream", "fingerprint": "own", "pass": number, "roles": [], "next": 0, "skipped": number}
         save_state(tmp_path / rank_file(rank), {"data": state})
     saved = Checkpoint(1, 8, {}, tmp_path, ranks=2)
     world = Solo()
     world.size = now
     found = data_state(saved, world)
     assert found["fingerprint"] == kept
+    assert found["skipped"] == (3 if now == 2 else 7), "of all ranks, on the first"
     assert found["pass"] == (3 if now == 2 else 4), "elsewhere the pass after the one that got furthest"

@@ -209,6 +209,48 @@ def test_a_killed_launcher_leaves_no_process(folder: Path) -> None:
     goes_on(folder, job.run)
 
 
+@pytest.mark.slow
+def test_a_launcher_that_is_killed_at_once_leaves_no_process(folder: Path) -> None:
+    job = Job(folder, "orphaned-early")
+    children = Path(f"/proc/{job.process.pid}/task/{job.process.pid}/children")
+    wait_until(lambda: len(children.read_text().split()) == 2)
+    pids = [int(pid) for pid in children.read_text().split()]
+    job.process.kill()
+    wait_until(lambda: all(gone(pid) for pid in pids), LIMIT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_frozen_rank_ends_the_other(folder: Path, rank: int) -> None:
+    """Under a launcher that does not look after them: the one that is left ends by itself."""
+    name, shared = f"frozen-{rank}", {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    words = [sys.executable, "-m", "ebmkit", "train", "long.toml", "--run-dir", name]
+    tasks = [
+        subprocess.Popen(
+            words,
+            cwd=folder,
+            env=environment(**shared, RANK=str(number), LOCAL_RANK=str(number)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    run = RunFolder(folder / name)
+    try:
+        wait_until(lambda: bool(run.complete_checkpoints()) or any(task.poll() is not None for task in tasks), 120)
+        tasks[rank].send_signal(signal.SIGSTOP)
+        said = tasks[1 - rank].communicate(timeout=LIMIT)[0]
+    finally:
+        for task in tasks:
+            task.kill()
+            task.wait()
+    assert tasks[1 - rank].returncode == 1, said
+    log = (run.logs / f"rank-{1 - rank:04d}.log").read_text()
+    assert ("cannot be reached any more" if rank == 0 else "no sign of life") in log, log
+    assert rank == 0 or "rank 1 on" in said
+
+
 def test_a_bad_recipe_is_told_once(folder: Path) -> None:
     words = ["train", "recipe.toml", "--run-dir", "never", "--set", "train.batch_size=7", "--processes", 2]
     done = run_process(*words, cwd=folder)
@@ -225,6 +267,7 @@ def test_a_bad_recipe_is_told_once(folder: Path) -> None:
         (["--gpus", 2, "--processes", 2], "give one of them"),
         (["--gpus", 0], "greater than or equal to 1"),
         (["--gpus", 2], "train.device = 'cpu'"),
+        (["--gpus", 1], "train.device = 'cpu'"),
     ],
 )
 def test_misuse(folder: Path, words: list[object], told: str) -> None:

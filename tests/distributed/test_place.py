@@ -31,8 +31,8 @@ def test_ebmkits_own_launcher() -> None:
 
 
 def test_srun() -> None:
-    assert find_place(SLURM) == Place(9, 16, 1, "gpu07", 29_500 + 4242)
-    assert find_place(SLURM | {"MASTER_ADDR": "head", "MASTER_PORT": "5"}) == Place(9, 16, 1, "head", 5)
+    assert find_place(SLURM) == Place(9, 16, 1, "gpu07", 29_500 + 4242, slurm=True)
+    assert find_place(SLURM | {"MASTER_ADDR": "head", "MASTER_PORT": "5"}) == Place(9, 16, 1, "head", 5, slurm=True)
 
 
 def test_a_batch_script_of_slurm_is_one_process() -> None:

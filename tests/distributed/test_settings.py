@@ -27,6 +27,8 @@ def check(world_size: int = 1, **engine: Any) -> None:
         ({"deepspeed": {"zero_optimization": {"stage": 1}}}, 1, "is set by engine.zero_stage"),
         ({"deepspeed": {"fp16": {"enabled": True}}}, 1, "engine.deepspeed.fp16 .*train.precision"),
         ({"deepspeed": {"train_batch_size": 4}}, 1, "train.batch_size"),
+        ({"deepspeed": {"zero_optimization": True}}, 1, "engine.deepspeed.zero_optimization .*must be a table"),
+        ({"deepspeed": {"x": float("inf")}}, 1, "engine.deepspeed .*finite"),
         ({"offload_optimizer": True}, 2, "engine.offload_optimizer .*zero_stage 1 or 2"),
         ({"use": "plain"}, 2, "engine.use .*one process"),
         ({"accumulate": 3}, 1, r"train.batch_size .*divisible by 1 x 3 .*not 8"),

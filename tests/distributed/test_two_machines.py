@@ -53,6 +53,7 @@ class Machines:
     def remove(self) -> None:
         for process in self.running:
             process.kill()
+            process.wait()
         for name in self.names:
             ip("netns", "delete", name)
 
