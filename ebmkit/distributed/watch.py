@@ -65,8 +65,10 @@ class Watch:
         self.over = threading.Event()
         self.changed = threading.Event()
         self._set(f"who/{place.rank}", f"{self.host}, process {os.getpid()}")
-        for name, body in (("ebmkit-watch", self._talk), ("ebmkit-deadline", self._keep_time)):
-            threading.Thread(target=body, name=name, daemon=True).start()
+        named = {"ebmkit-watch": self._talk, "ebmkit-deadline": self._keep_time}
+        self.threads = [threading.Thread(target=body, name=name, daemon=True) for name, body in named.items()]
+        for thread in self.threads:
+            thread.start()
 
     @contextmanager
     def guarding(self) -> Iterator[None]:
@@ -100,6 +102,9 @@ class Watch:
     def close(self) -> None:
         """Give no more signs, and end nobody any more."""
         self.over.set()
+        # A thread that is within the store as Python ends would abort the process.
+        for thread in self.threads:
+            thread.join(2 * BEAT)
 
     def _report(self, error: BaseException) -> Failure:
         """Make this error the job's failure, unless there is one; which it is."""
