@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from ebmkit.model import Model
     from ebmkit.plugins import Registered
     from ebmkit.testing.checking import Finding
-    from ebmkit.trainer import Outcome, View
+    from ebmkit.trainer import Outcome
+    from ebmkit.view import View
 
 _log = logging.getLogger("ebmkit")
 

@@ -16,7 +16,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from ebmkit.distributed.logs import RankLog
-    from ebmkit.trainer import View
+    from ebmkit.view import View
 
 LABELS = {
     "images_per_second": "images/s",

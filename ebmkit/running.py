@@ -26,7 +26,8 @@ from ebmkit.pipeline import cross_check
 from ebmkit.recipe import Recipe
 from ebmkit.resuming import resumed_recipe
 from ebmkit.run_folder import RunFolder, default_run_folder
-from ebmkit.trainer import Outcome, Trainer, View
+from ebmkit.trainer import Outcome, Trainer
+from ebmkit.view import View
 
 SAME_REQUEST = 0.5
 """Seconds in which a second signal is the first one again: from the terminal, and passed on by a launcher."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -37,25 +37,7 @@ from ebmkit.recipe import Recipe
 from ebmkit.registry import default_registry
 from ebmkit.run_folder import RunFolder, RunInfo
 from ebmkit.sampling import from_uint8, start_noise, sweep
-
-
-class View(Protocol):
-    """Who watches a training run: the live view of the command line, or nobody."""
-
-    def begin(self, first: int, steps: int) -> None:
-        """Training goes from step `first` to `steps`."""
-
-    def step(self, step: int) -> None:
-        """A step is done."""
-
-    def metrics(self, row: Mapping[str, float]) -> None:
-        """A line of metrics.jsonl."""
-
-    def say(self, message: str) -> None:
-        """Something that a person should know."""
-
-    def loading(self, done: int, total: int | None) -> None:
-        """Images decoded into the cache, of how many."""
+from ebmkit.view import View
 
 
 @dataclass(frozen=True)
@@ -121,7 +103,8 @@ class Trainer:
     def train(self, stop: Callable[[], bool] = lambda: False) -> Outcome:
         """Train to the recipe's last step, or until `stop()`; either way ends with a checkpoint and a model file."""
         self.view.begin(self.step, self.recipe.train.steps)
-        self.saved_at = self.step if self.run.model.is_file() else -1
+        # Rank 0's answer: all ranks have to save, or none.
+        self.saved_at = self.world.broadcast(self.step if self.run.model.is_file() else -1)
         try:
             # Steps seed torch's global generator for the networks' own randomness; the caller's is given back.
             with contextlib.closing(self.data), torch.random.fork_rng(self._devices()):
