@@ -187,7 +187,7 @@ class Trainer:
     def _loss(self, pairs: Pairs, random: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         with autocast(self.device, self.recipe.train.precision):
             loss, named = calls.loss(self.objective, pairs)
-        # The penalties stay in float32: under autocast their gradients by the parameters are wrong by a sixth.
+        # The penalties stay in float32: under autocast their gradients by the parameters are wrong by some percent.
         metrics = dict(named)
         for number, regularizer in enumerate(self.regularizers):
             term = calls.penalty(regularizer, pairs, random)

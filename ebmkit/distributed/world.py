@@ -40,7 +40,6 @@ class World(ABC):
 
     rank: int = 0
     size: int = 1
-    local_rank: int = 0
     say: Callable[[str], None] = staticmethod(print)
     """Tells people what ended this process, where nothing else can any more."""
 
@@ -104,7 +103,7 @@ class Group(World):
     """Several processes, over gloo: host memory only, also where the gradients travel over NCCL."""
 
     def __init__(self, place: Place) -> None:
-        self.rank, self.size, self.local_rank = place.rank, place.world_size, place.local_rank
+        self.rank, self.size = place.rank, place.world_size
         with lost_peers():
             self.hosts: Any = dist.new_group(backend="gloo", timeout=TIMEOUT)
         self._asked: tuple[torch.Tensor, Any] | None = None
