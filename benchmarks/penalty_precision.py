@@ -3,8 +3,8 @@
     python benchmarks/penalty_precision.py
 
 One batch of made-up images on the CPU, the UNet of `cifar10_unet` with 32 channels and new weights, WGAN-GP (two-sided,
-so always active). The energy is multiplied so that its gradient by the image has the mean norm that is printed: first as
-training begins, then in the range where the penalty holds it.
+so always active). The energy is multiplied so that its gradient by the image has the mean norm that is printed: first
+as training begins, then in the range where the penalty holds it.
 """
 
 from __future__ import annotations
