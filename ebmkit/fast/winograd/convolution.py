@@ -1,0 +1,98 @@
+"""3x3 convolutions with a quarter of the multiplications, for float32 on a CPU; differentiable any number of times.
+
+Convolution and its weight gradient are bilinear, and the derivatives of each are the two of them again:
+
+    y = x * w           dx = dy * w'        dw = grad(x, dy)
+    dw = grad(x, dy)    dx = dy * c'        d(dy) = x * c       for a cotangent c of dw
+
+where `w'` is the adjoint convolution (in and out swapped, the kernel turned by 180 degrees).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn.functional import conv2d
+
+from ebmkit.fast.winograd import kernels
+
+WORKSPACE = 8 * 2**20
+"""Bytes of transformed images at a time: they stay in the last cache, and the allocator reuses them."""
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`conv2d(x[B, C, H, W], weight[O, C, 3, 3], bias[O], padding=1)`, `[B, O, H, W]` in channels_last.
+
+    Where `x` is not float32 on the CPU, or autocast is on, torch's own convolution computes it.
+    """
+    ours = x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu" and x.numel() and x.ndim == 4
+    if not ours or torch.is_autocast_enabled("cpu") or _transformed():
+        return conv2d(x, weight, bias, padding=1)
+    y: Tensor = _Convolution.apply(x, weight, bias, False)  # type: ignore[no-untyped-call]
+    return y
+
+
+def _transformed() -> bool:
+    """Whether forward-mode differentiation or a transform of `torch.func` is at work, which ours do not support."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+class _Convolution(torch.autograd.Function):
+    """`x * w + bias`, or with `adjoint` `x * w' + bias`."""
+
+    # A separate `setup_context` would cost torch a look at the signature with every call, 0.1 ms.
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, adjoint: bool) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.has_bias, ctx.adjoint = bias is not None, adjoint
+        return kernels.convolve(x.contiguous(memory_format=torch.channels_last), weight, bias, adjoint)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (dy,) = grads
+        x, weight = ctx.saved_tensors
+        dx = dw = db = None
+        if ctx.needs_input_grad[0]:
+            dx = _Convolution.apply(dy, weight, None, not ctx.adjoint)  # type: ignore[no-untyped-call]
+        if ctx.needs_input_grad[1]:
+            dw = _WeightGradient.apply(dy, x) if ctx.adjoint else _WeightGradient.apply(x, dy)  # type: ignore[no-untyped-call]
+        if ctx.has_bias and ctx.needs_input_grad[2]:
+            db = dy.sum((0, 2, 3))
+        return dx, dw, db, None
+
+
+class _WeightGradient(torch.autograd.Function):
+    """`grad(x, dy)`: `[O, C, 3, 3]` of `x[B, C, H, W]` and `dy[B, O, H, W]`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dy: Tensor) -> Tensor:
+        ctx.save_for_backward(x, dy)
+        x, dy = (value.contiguous(memory_format=torch.channels_last) for value in (x, dy))
+        u = torch.zeros(36, x.shape[1], dy.shape[1])
+        for part in _parts(x, max(x.shape[1], dy.shape[1])):
+            images, gradients = kernels.transform_images(x[part]), kernels.transform_gradients(dy[part])
+            u.baddbmm_(images.transpose(1, 2), gradients)
+        return kernels.weight_adjoint(u)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (cotangent,) = grads
+        x, dy = ctx.saved_tensors
+        dx = ddy = None
+        if ctx.needs_input_grad[0]:
+            dx = _Convolution.apply(dy, cotangent, None, True)  # type: ignore[no-untyped-call]
+        if ctx.needs_input_grad[1]:
+            ddy = _Convolution.apply(x, cotangent, None, False)  # type: ignore[no-untyped-call]
+        return dx, ddy
+
+
+def _parts(x: Tensor, channels: int) -> Iterator[slice]:
+    """Slices of the batch whose transformed images fit the workspace."""
+    bytes_each = 36 * kernels.tiles(x[:1]) * channels * 4
+    count = max(1, WORKSPACE // bytes_each)
+    for first in range(0, len(x), count):
+        yield slice(first, first + count)
