@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     )
     from ebmkit.data import make_shards
     from ebmkit.energy_model import EnergyModel
+    from ebmkit.fast.energy import energy_gradient
     from ebmkit.model import Model
 
 __version__ = "0.1.0"
@@ -60,6 +61,7 @@ _LAZY = {
     "check": "ebmkit.api",
     "check_plugin": "ebmkit.api",
     "describe": "ebmkit.api",
+    "energy_gradient": "ebmkit.fast.energy",
     "evaluate": "ebmkit.api",
     "export": "ebmkit.api",
     "list_plugins": "ebmkit.api",
@@ -106,6 +108,7 @@ __all__ = [
     "check",
     "check_plugin",
     "describe",
+    "energy_gradient",
     "evaluate",
     "export",
     "hookimpl",

@@ -46,11 +46,14 @@ def train(
     return run_training(recipe, overrides or {}, run_dir, resume, view or Silent(_log.warning))
 
 
-def load(path: str | Path, device: str = "auto") -> Model:
-    """The model of a model file; `load(path).sample(64, seed=0)` draws images `[64, C, H, W]` in [-1, 1]."""
+def load(path: str | Path, device: str = "auto", fast: str | None = None) -> Model:
+    """The model of a model file; `load(path).sample(64, seed=0)` draws images `[64, C, H, W]` in [-1, 1].
+
+    `fast` is "auto", "max" or "off", by default as the model was trained.
+    """
     from ebmkit.model import load_model
 
-    return load_model(path, device)
+    return load_model(path, device, fast, _log.warning)
 
 
 def evaluate(

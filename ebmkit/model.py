@@ -20,10 +20,14 @@ from ebmkit.device import choose_device
 from ebmkit.distributed.world import Solo, World
 from ebmkit.energy_model import EnergyModel
 from ebmkit.errors import BadInput, PluginMissing, RecipeError
+from ebmkit.fast.energy import FastEnergy, Say
+from ebmkit.fast.parts import choose
+from ebmkit.fast.preparing import forward_flops, prepare
 from ebmkit.files import write_atomically
 from ebmkit.interfaces import PLUGIN_API, Sampler, Schedule
 from ebmkit.noise import PerImageNoise
 from ebmkit.pipeline import build_energy, build_part, build_regularizers, cross_check, frozen, problems_of
+from ebmkit.precision import autocast, tf32
 from ebmkit.recipe import Recipe
 from ebmkit.registry import default_registry
 from ebmkit.sampling import start_noise, sweep
@@ -38,9 +42,20 @@ class Model:
     """A trained energy with its recipe: evaluates energies and draws images."""
 
     def __init__(
-        self, energy: EnergyModel, recipe: Recipe, device: str, metadata: Mapping[str, str], path: Path | None = None
+        self,
+        energy: EnergyModel,
+        recipe: Recipe,
+        device: str,
+        metadata: Mapping[str, str],
+        path: Path | None = None,
+        fast: str | None = None,
+        say: Say = lambda message: None,
     ) -> None:
         self.energy = energy.eval().requires_grad_(False)
+        self.fast, self.say = fast or recipe.train.fast, say
+        parts = choose(self.fast, recipe.train.precision if fast is None else "auto", recipe.fast, device)
+        self.parts = prepare(self.energy, parts, device, say)
+        self._fast_energy = FastEnergy(self.energy, self.parts)
         self.recipe = recipe
         self.device = device
         self.metadata = dict(metadata)
@@ -98,6 +113,7 @@ class Model:
         with blamed_on(sampler, "steps"):
             steps = sampler.steps
         world = world or Solo()
+        self._compile_for(min(batch_size, count), count * recipe.time_steps * steps / world.size)
         batches = [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
         for number in range(0, len(batches), world.size):
             together = batches[number : number + world.size]
@@ -118,9 +134,19 @@ class Model:
     ) -> Tensor:
         noise = PerImageNoise(seed, indices, self.device)
         x = start_noise(noise, len(indices), self.image_shape, self.device)
-        with frozen(self.energy):
-            x = sweep(self.energy, sampler, x, recipe.time_steps, noise, observe)
+        with frozen(self.energy), autocast(self.device, self.parts.precision), tf32(self.device, self.parts.tf32):
+            x = sweep(self._fast_energy, sampler, x, recipe.time_steps, noise, observe)
         return x.float().cpu()
+
+    def _compile_for(self, batch_size: int, evaluations: float) -> None:
+        """Compile for batches of this size, if so many gradients of an image are worth it."""
+        flops = None
+        if self.device.startswith("cuda"):
+            flops = 2 * evaluations * forward_flops(self.energy, self.image_shape, self.device)
+        parts = choose(self.fast, self.parts.precision, self.recipe.fast, self.device, flops)
+        shape = (batch_size, *self.image_shape)
+        if parts.compile and self._fast_energy.shape != shape:
+            self._fast_energy.compile(shape, self.device, self.say, parts.cuda_graphs, trained=False)
 
     def _sampling_recipe(self, overrides: Mapping[str, Any] | None) -> Recipe:
         if not overrides:
@@ -162,9 +188,12 @@ def save_model(path: Path, energy: EnergyModel, recipe: Recipe, images_seen: int
     write_atomically(path, lambda temporary: save_file(weights, temporary, metadata))
 
 
-def load_model(path: str | Path, device: str = "auto") -> Model:
+def load_model(
+    path: str | Path, device: str = "auto", fast: str | None = None, say: Say = lambda message: None
+) -> Model:
     """The model of a file that `save_model` wrote. No pickle is read and nothing in the file is run.
 
+    `fast` is "auto", "max" or "off", by default what the recipe's `train.fast` was; what falls back is told to `say`.
     Raises `BadInput` for a file that is missing, truncated or not ours, `PluginMissing` for a plugin that it needs.
     """
     path = Path(path)
@@ -177,7 +206,7 @@ def load_model(path: str | Path, device: str = "auto") -> Model:
         energy.load_state_dict(weights)
     except RuntimeError as error:
         raise BadInput(f"{path}: its weights do not fit its recipe: {error}") from error
-    return Model(energy.to(device), recipe, device, metadata, path)
+    return Model(energy.to(device), recipe, device, metadata, path, fast, say)
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -152,6 +152,33 @@ class EngineOptions(BaseOptions):
         return table
 
 
+Part = Literal["auto", "on", "off"]
+
+
+class FastOptions(BaseOptions):
+    """The parts of the fast path, one by one; 'auto' leaves each to `train.fast`."""
+
+    tf32: Part = Field(
+        default="auto", description="GPU: TF32 in what is computed in float32, penalties above all; 'off' is IEEE."
+    )
+    channels_last: Part = Field(default="auto", description="Keep weights and features with the channels innermost.")
+    winograd: Part = Field(
+        default="auto",
+        description="CPU, float32: 3x3 convolutions by Winograd's F(4x4, 3x3), a quarter of the multiplications; needs "
+        "a C compiler.",
+    )
+    concatenate: Part = Field(
+        default="auto", description="Evaluate positives and negatives in one batch, not one after the other."
+    )
+    compile: Part = Field(
+        default="auto", description="torch.compile the network's energies and gradients; a minute or two at the start."
+    )
+    cuda_graphs: Part = Field(
+        default="auto", description="GPU: replay the compiled gradient of the chains as a CUDA graph; with 'compile'."
+    )
+    fused_optimizer: Part = Field(default="auto", description="torch's fused AdamW; for the plain engine.")
+
+
 class TrainOptions(BaseOptions):
     """How long to train, on what, and what to write into the run folder."""
 
@@ -163,10 +190,15 @@ class TrainOptions(BaseOptions):
     sample_every: int = Field(default=1000, ge=0, description="Steps between sample grids; 0 draws none.")
     sample_count: int = Field(default=64, ge=1, description="Images in a sample grid.")
     log_every: int = Field(default=10, ge=1, description="Steps between lines of metrics.jsonl.")
-    precision: Literal["float32", "bf16"] = Field(
-        default="float32",
+    precision: Literal["auto", "float32", "bf16"] = Field(
+        default="auto",
         description="'bf16' computes chains and the objective under autocast; weights, the moving average and the "
-        "penalties stay in float32.",
+        "penalties stay in float32. 'auto' takes it where 'fast' is not 'off' and the device has it.",
+    )
+    fast: Literal["auto", "off", "max"] = Field(
+        default="auto",
+        description="The fast path: 'auto' takes what this device and the length of the run deserve, 'max' all that "
+        "the device can, 'off' plain eager float32. 'precision' and [fast] set its parts by hand.",
     )
     hook_errors: Literal["disable", "fatal"] = Field(
         default="disable",

@@ -1,8 +1,10 @@
-"""Computing in bf16 where that is enough."""
+"""Computing in fewer bits where that is enough."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,30 @@ def keep_energies_in_float32(model: nn.Module, precision: str) -> None:
     """Let the network give float32 energies under autocast: their differences are small against bf16's steps."""
     if precision == "bf16":
         model.register_forward_hook(_in_float32)
+
+
+@contextmanager
+def tf32(device: str, allowed: bool) -> Iterator[None]:
+    """On a GPU, let float32 products and convolutions use TF32 or not; both settings are given back."""
+    if torch.device(device).type != "cuda":
+        yield
+        return
+    with warnings.catch_warnings():
+        # torch has a newer way to say this, which must not be mixed with the older one that plugins may use.
+        warnings.filterwarnings("ignore", "Please use the new API settings", UserWarning)
+        before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+        _set_tf32("high" if allowed else "highest", allowed)
+    try:
+        yield
+    finally:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Please use the new API settings", UserWarning)
+            _set_tf32(*before)
+
+
+def _set_tf32(products: str, convolutions: bool) -> None:
+    torch.set_float32_matmul_precision(products)
+    torch.backends.cudnn.allow_tf32 = convolutions
 
 
 def _in_float32(module: nn.Module, inputs: object, energy: Tensor) -> Tensor:

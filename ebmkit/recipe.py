@@ -15,13 +15,14 @@ from ebmkit import overrides as overriding
 from ebmkit.binder import Binder, quote, show
 from ebmkit.errors import BadInput, RecipeError
 from ebmkit.interfaces import BaseOptions, Context
-from ebmkit.options import DataOptions, EngineOptions, OptimizerOptions, TrainOptions
+from ebmkit.options import DataOptions, EngineOptions, FastOptions, OptimizerOptions, TrainOptions
 from ebmkit.registry import Registry, default_registry, suggest
 
 SECTIONS: Mapping[str, type[BaseOptions]] = {
     "data": DataOptions,
     "optimizer": OptimizerOptions,
     "engine": EngineOptions,
+    "fast": FastOptions,
     "train": TrainOptions,
 }
 PARTS = ("energy", "sampler", "buffer", "objective")
@@ -73,6 +74,7 @@ class Recipe:
     trackers: tuple[Part, ...]
     optimizer: OptimizerOptions
     engine: EngineOptions
+    fast: FastOptions
     train: TrainOptions
 
     @property

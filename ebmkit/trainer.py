@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -25,6 +25,9 @@ from ebmkit.energy_model import EnergyModel
 from ebmkit.engine.building import build_engine
 from ebmkit.engine.interface import Engine
 from ebmkit.errors import BadInput, TrainingFailed
+from ebmkit.fast.energy import FastEnergy
+from ebmkit.fast.parts import Parts, choose
+from ebmkit.fast.preparing import forward_flops, prepare
 from ebmkit.files import sync_file
 from ebmkit.interfaces import Buffer, Objective, Pairs, Sampler
 from ebmkit.lifecycle import Lifecycle
@@ -32,7 +35,7 @@ from ebmkit.model import save_model
 from ebmkit.noise import PerImageNoise, generator, stream_seed
 from ebmkit.pictures import save_grid
 from ebmkit.pipeline import build_energy, build_part, build_regularizers, frozen
-from ebmkit.precision import autocast, keep_energies_in_float32
+from ebmkit.precision import autocast, tf32
 from ebmkit.recipe import Recipe
 from ebmkit.registry import default_registry
 from ebmkit.run_folder import RunFolder, RunInfo
@@ -65,25 +68,29 @@ class Trainer:
         saved = checkpoints.load(run, self.world.broadcast(checkpoints.newest(run)))
         self.regularizers = build_regularizers(recipe, context)
         self.model = build_energy(recipe, context, self.regularizers)
-        keep_energies_in_float32(self.model, recipe.train.precision)
-        self.ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.train.ema_decay))  # type: ignore[no-untyped-call]
         self.sampler: Sampler = build_part(recipe.sampler, context)
+        self.parts = prepare(self.model, self._choose(), device, view.say)
+        self.energy = FastEnergy(self.model, self.parts)
+        self.ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.train.ema_decay))  # type: ignore[no-untyped-call]
         self.buffer: Buffer = build_part(recipe.buffer, context)
         self.objective: Objective = build_part(recipe.objective, context)
         self.step = self.images_seen = 0
         if saved is not None:
             self._restore(saved)
+        if self.parts.compile:
+            shape = (self.micro_batch, *recipe.data.shape)
+            compiled = self.energy.compile(shape, device, view.say, self.parts.cuda_graphs)
+            self.parts = replace(self.parts, compile=compiled)
         # With the weights in place: DeepSpeed copies them.
-        self.engine: Engine = build_engine(recipe, self.model, self.world, device)
+        self.engine: Engine = build_engine(recipe, self.model, self.world, device, self.parts.fused_optimizer)
         if saved is not None:
             self._restore_engine(saved)
         if self.world.first:
             run.rewind_metrics(self.step)
-        micro_batches = self.world.size * recipe.engine.accumulate
         self.data: ImageSource = open_images(
             recipe.data,
             context,
-            recipe.train.batch_size // micro_batches,
+            self.micro_batch,
             state=None if saved is None else data_state(saved, self.world),
             warn=view.say,
             progress=view.loading,
@@ -94,6 +101,19 @@ class Trainer:
         self.x_pos: Tensor | None = None
         # Looked at before anything is written, and not at every step: reading it would wait for the device.
         self.all_finite = torch.ones((), dtype=torch.bool, device=device)
+
+    @property
+    def micro_batch(self) -> int:
+        """Real images in one forward of this rank."""
+        return self.recipe.train.batch_size // (self.world.size * self.recipe.engine.accumulate)
+
+    def _choose(self) -> Parts:
+        train, flops = self.recipe.train, None
+        if train.fast == "auto" and self.device.startswith("cuda"):
+            # In evaluations: a Langevin step is 2, the objective 6, a penalty 6 (docs: benchmarks).
+            evaluations = train.steps * train.batch_size / self.world.size * (2 * self.sampler.steps + 12)
+            flops = evaluations * forward_flops(self.model, self.recipe.data.shape, self.device)
+        return choose(train.fast, train.precision, self.recipe.fast, self.device, flops)
 
     @property
     def averaged(self) -> EnergyModel:
@@ -107,7 +127,9 @@ class Trainer:
         self.saved_at = self.world.broadcast(self.step if self.run.model.is_file() else -1)
         try:
             # Steps seed torch's global generator for the networks' own randomness; the caller's is given back.
-            with contextlib.closing(self.data), torch.random.fork_rng(self._devices()):
+            # And torch's settings.
+            own_settings = tf32(self.device, self.parts.tf32)
+            with contextlib.closing(self.data), torch.random.fork_rng(self._devices()), own_settings:
                 self.hooks.build(self.context)
                 self.hooks.call("ebmkit_train_begin", step=self.step)
                 self.hooks.end_if_failed()
@@ -174,9 +196,9 @@ class Trainer:
             x_pos = torch.where(mirrored.view(-1, 1, 1, 1), x_pos.flip(-1), x_pos)
         self.x_pos = x_pos
 
-        chains = BufferChains(self.model, self.sampler, self.buffer, random)
-        with frozen(self.model), torch.no_grad(), autocast(self.device, recipe.train.precision):
-            pairs = calls.pairs(self.objective, self.model, x_pos, batch.labels, chains, random)
+        chains = BufferChains(self.energy, self.sampler, self.buffer, random)
+        with frozen(self.model), torch.no_grad(), autocast(self.device, self.parts.precision):
+            pairs = calls.pairs(self.objective, self.energy, x_pos, batch.labels, chains, random)
         loss, metrics = self._loss(pairs, random)
         self.engine.backward(loss)
         if pairs.slots is not None:
@@ -185,7 +207,7 @@ class Trainer:
         return metrics
 
     def _loss(self, pairs: Pairs, random: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        with autocast(self.device, self.recipe.train.precision):
+        with autocast(self.device, self.parts.precision):
             loss, named = calls.loss(self.objective, pairs)
         # The penalties stay in float32: under autocast their gradients by the parameters are wrong by some percent.
         metrics = dict(named)
@@ -233,7 +255,7 @@ class Trainer:
         start = start_noise(noise, len(mine), self.recipe.data.shape, self.device)
         x = start
         if mine:
-            with frozen(energy), autocast(self.device, self.recipe.train.precision):
+            with frozen(energy), autocast(self.device, self.parts.precision):
                 x = sweep(energy, self.sampler, start, self.recipe.time_steps, noise)
         parts = self.world.gather((x.cpu(), start.cpu()))
         if parts is None:

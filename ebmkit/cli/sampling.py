@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +15,19 @@ from ebmkit.cli.launching import Gpus, Processes, launch_workers
 from ebmkit.cli.training import SetValues, collect
 from ebmkit.console import console, counting
 
+
+class Speed(StrEnum):
+    """`train.fast`, for drawing."""
+
+    auto = "auto"
+    off = "off"
+    max = "max"
+
+
 ModelFile = Annotated[Path, typer.Argument(help="A model.safetensors file.")]
 Device = Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images at a time; changes the images by rounding at most.")]
+Fast = Annotated[Speed | None, typer.Option(help="The fast path; by default what the recipe's train.fast was.")]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed draws the same images.")]
 
 
@@ -34,6 +45,7 @@ def sample(
     seed: Seed = 0,
     batch_size: BatchSize = 64,
     device: Device = "auto",
+    fast: Fast = None,
     set_values: SetValues = None,
     gpus: Gpus = None,
     processes: Processes = None,
@@ -50,9 +62,9 @@ def sample(
     from ebmkit.image_files import open_output
     from ebmkit.model import load_model
 
-    place, target = launch_workers(gpus, processes), console()
+    place, target, note = launch_workers(gpus, processes), console(), console(stderr=True)
     with taking_part(place, target.print) as world, open_output(out, count) if world.first else nullcontext() as write:
-        loaded = load_model(model, choose_device(device, place))
+        loaded = load_model(model, choose_device(device, place), fast, partial(note.print, markup=False))
         with counting(target, "sampling", "gradient evaluations") as progress:
             for images in loaded.sample_batches(count, seed, batch_size, overrides, progress, world):
                 if write is not None:
@@ -68,6 +80,7 @@ def evaluate(
     seed: Seed = 0,
     batch_size: BatchSize = 64,
     device: Device = "auto",
+    fast: Fast = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     gpus: Gpus = None,
     processes: Processes = None,
@@ -84,7 +97,7 @@ def evaluate(
     place, target = launch_workers(gpus, processes), console()
     say = partial(console(stderr=True).print, markup=False)
     with taking_part(place, say) as world, counting(target, "sampling", "gradient evaluations") as progress:
-        loaded = load_model(model, choose_device(device, place))
+        loaded = load_model(model, choose_device(device, place), fast, say)
         result = evaluate_model(loaded, data, count, seed, batch_size, progress, say, world)
     if result is None:
         return

@@ -9,11 +9,14 @@ from ebmkit.engine.plain import PlainEngine
 from ebmkit.recipe import Recipe
 
 
-def build_engine(recipe: Recipe, module: EnergyModel, world: World, device: str) -> Engine:
-    """The engine that the recipe and the number of processes ask for: plain torch for one, DeepSpeed for several."""
+def build_engine(recipe: Recipe, module: EnergyModel, world: World, device: str, fused: bool = False) -> Engine:
+    """The engine that the recipe and the number of processes ask for: plain torch for one, DeepSpeed for several.
+
+    `fused` lets plain torch use its fused AdamW.
+    """
     options = recipe.engine
     if options.use == "plain" or (options.use == "auto" and world.size == 1):
-        return PlainEngine(module, recipe.optimizer, options.accumulate)
+        return PlainEngine(module, recipe.optimizer, options.accumulate, fused)
     from ebmkit.engine.sharded import DeepSpeedEngine
 
     micro_batch = recipe.train.batch_size // (world.size * options.accumulate)

@@ -20,14 +20,15 @@ def trainable(module: EnergyModel) -> list[torch.nn.Parameter]:
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
-def adamw(parameters: list[torch.nn.Parameter], options: OptimizerOptions) -> torch.optim.AdamW:
-    """AdamW with the recipe's options."""
+def adamw(parameters: list[torch.nn.Parameter], options: OptimizerOptions, fused: bool = False) -> torch.optim.AdamW:
+    """AdamW with the recipe's options; `fused` updates all parameters in one go."""
     return torch.optim.AdamW(
         parameters,
         lr=options.learning_rate(0.0),
         betas=options.betas,
         eps=options.eps,
         weight_decay=options.weight_decay,
+        fused=fused or None,
     )
 
 

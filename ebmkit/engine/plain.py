@@ -16,12 +16,14 @@ from ebmkit.options import OptimizerOptions
 class PlainEngine(Engine):
     """AdamW on one device."""
 
-    def __init__(self, module: EnergyModel, options: OptimizerOptions, accumulate: int = 1) -> None:
+    def __init__(
+        self, module: EnergyModel, options: OptimizerOptions, accumulate: int = 1, fused: bool = False
+    ) -> None:
         self.module = module
         self.options = options
         self.accumulate = accumulate
         self.parameters = trainable(module)
-        self.optimizer = adamw(self.parameters, options)
+        self.optimizer = adamw(self.parameters, options, fused)
 
     def backward(self, loss: Tensor) -> None:
         """Add this micro-batch's share of the mean gradient."""

@@ -35,7 +35,9 @@ class Pairs:
     @cached_property
     def energies(self) -> tuple[Tensor, Tensor]:
         """`f(x_pos, t)` and `f(x_neg, t)`, each `[B]`: evaluated once, however many terms use them."""
-        return self.energy(self.x_pos, self.t), self.energy(self.x_neg, self.t)
+        from ebmkit.fast.energy import both_energies
+
+        return both_energies(self.energy, self.x_pos, self.x_neg, self.t)
 
 
 class Term(NamedTuple):

@@ -32,7 +32,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     ours = x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu" and x.numel() and x.ndim == 4
     if not ours or torch.is_autocast_enabled("cpu") or _transformed():
         return conv2d(x, weight, bias, padding=1)
-    y: Tensor = _Convolution.apply(x, weight, bias, False)  # type: ignore[no-untyped-call]
+    y: Tensor = _Convolution.apply(x, weight, bias, False)
     return y
 
 
@@ -57,9 +57,9 @@ class _Convolution(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         dx = dw = db = None
         if ctx.needs_input_grad[0]:
-            dx = _Convolution.apply(dy, weight, None, not ctx.adjoint)  # type: ignore[no-untyped-call]
+            dx = _Convolution.apply(dy, weight, None, not ctx.adjoint)
         if ctx.needs_input_grad[1]:
-            dw = _WeightGradient.apply(dy, x) if ctx.adjoint else _WeightGradient.apply(x, dy)  # type: ignore[no-untyped-call]
+            dw = _WeightGradient.apply(dy, x) if ctx.adjoint else _WeightGradient.apply(x, dy)
         if ctx.has_bias and ctx.needs_input_grad[2]:
             db = dy.sum((0, 2, 3))
         return dx, dw, db, None
@@ -84,9 +84,9 @@ class _WeightGradient(torch.autograd.Function):
         x, dy = ctx.saved_tensors
         dx = ddy = None
         if ctx.needs_input_grad[0]:
-            dx = _Convolution.apply(dy, cotangent, None, True)  # type: ignore[no-untyped-call]
+            dx = _Convolution.apply(dy, cotangent, None, True)
         if ctx.needs_input_grad[1]:
-            ddy = _Convolution.apply(x, cotangent, None, False)  # type: ignore[no-untyped-call]
+            ddy = _Convolution.apply(x, cotangent, None, False)
         return dx, ddy
 
 

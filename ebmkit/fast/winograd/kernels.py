@@ -19,7 +19,7 @@ LANES = 8
 PANELS = (2, 1)
 """Numbers of channels are multiples of LANES, times one of these."""
 GAP = 48
-"""Floats between planes of transformed images: a power of two would have them compete for the same lines of the cache."""
+"""Floats between planes of transformed images: at a power of two they would compete for the same lines of the cache."""
 TIMEOUT = 60.0
 """Seconds for the compiler, which takes less than one."""
 

@@ -5,17 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ebmkit import EnergyFunction
-
-
-def energy_gradient(energy: EnergyFunction, x: Tensor, t: Tensor) -> Tensor:
-    """`grad_x f(x, t)`, `[B, C, H, W]`: no graph is kept and no parameter gets a gradient."""
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        # The sum over the batch has each sample's own gradient, because energies do not mix samples.
-        (gradient,) = torch.autograd.grad(energy(x, t).sum(), x)
-    return gradient.detach()
-
 
 def clip_norm(gradient: Tensor, limit: float) -> Tensor:
     """Scale each sample's gradient so that its norm over C, H, W is at most `limit`."""

@@ -75,7 +75,8 @@ class Langevin(Sampler):
 
     def refine(self, energy: EnergyFunction, x: Tensor, t: Tensor, noise: NoiseSource) -> Tensor:
         """K steps of eq. 9 from `x[B, C, H, W]` at `t[B]`."""
-        from ebmkit_langevin.functional import clip_norm, energy_gradient, langevin_step
+        from ebmkit import energy_gradient
+        from ebmkit_langevin.functional import clip_norm, langevin_step
 
         x = x.detach()
         row = self.context.time_steps - t

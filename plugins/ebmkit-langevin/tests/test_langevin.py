@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from ebmkit_langevin.functional import clip_norm, energy_gradient, langevin_step
+from ebmkit_langevin.functional import clip_norm, langevin_step
 from ebmkit_langevin.sampler import AUTO_GRADIENT_NORM, Langevin
 from torch import Tensor, nn
 
-from ebmkit import Context
+from ebmkit import Context, energy_gradient
 from ebmkit.noise import GeneratorNoise
 from ebmkit.reachability import reach_ratio
 from ebmkit.testing import SamplerContract

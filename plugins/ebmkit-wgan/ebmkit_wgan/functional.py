@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ebmkit import EnergyFunction
+from ebmkit import EnergyFunction, energy_gradient
 
 Norm = Literal["sample", "pixel"]
 
@@ -23,9 +23,7 @@ def gradient_norm(energy: EnergyFunction, xhat: Tensor, t: Tensor, norm: Norm) -
 
     "sample" takes the norm over C, H and W, as eq. 18 and 19 mean it; "pixel" over the channels of each pixel only.
     """
-    with torch.enable_grad():
-        xhat = xhat.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(energy(xhat, t).sum(), xhat, create_graph=True)
+    gradient = energy_gradient(energy, xhat, t, create_graph=True)
     if not gradient.requires_grad:
         # Compiled code has been known to drop this silently, and the penalty would then train nothing.
         raise RuntimeError(
