@@ -51,3 +51,7 @@ def load_moments(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> 
     current = optimizer.state_dict()["param_groups"]
     kept = [{**mine, "params": theirs["params"]} for mine, theirs in zip(current, state["param_groups"], strict=True)]
     optimizer.load_state_dict({"state": state["state"], "param_groups": kept})
+    for parameter, found in optimizer.state.items():
+        for name in MOMENTS:
+            # In the parameter's own order of memory: fused updates go through all three as they lie there.
+            found[name] = torch.empty_like(parameter).copy_(found[name])
