@@ -271,7 +271,7 @@ def test_bench_says_why_there_is_no_ratio(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["digits", "--json", "nowhere/r.json"], "no folder"),
+        (["digits", "--json", "nowhere/r.json"], "nowhere does not exist"),
         (["digits", "--picture", "r.txt"], ".png"),
         (["digits", "--batch-size", "20000"], "train.batch_size"),
         (["digits", "--device", "nonsense"], "nonsense"),

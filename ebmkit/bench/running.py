@@ -103,6 +103,8 @@ def run_bench(
                 sampling = measure_sampling(recipe, device, plan, compare, progress)
             if "data" in parts:
                 data = measure_loading(recipe, device, folder / "data", plan, progress)
+            # Before and after: the machine may have had other work at one of the two.
+            limits = {kind: max(limit, limits[kind]) for kind, limit in ceilings(device).items()}
     for part in (training, sampling):
         if part is not None and part.ebmkit.median > SLOW:
             say(f"a step of {part.batch_size} images takes {part.ebmkit.median:.0f} s here: try a smaller --batch-size")

@@ -45,6 +45,7 @@ def measure_training(
     recipe: Recipe, device: str, folder: Path, plan: Plan, compare: bool, progress: Progress
 ) -> TrainingReport:
     """Build both, take their first steps, and let them take turns; `compare` says whether there is a reference."""
+    progress("training", 0, 1)
     size = recipe.train.batch_size
     cost = cost_of_a_step(recipe, device) if compare else None
     with PeakMemory(device) as memory, open_trainer(recipe, device, folder, progress) as trainer:

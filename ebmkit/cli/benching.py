@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -54,8 +55,8 @@ def bench(
     if device is not None:
         changes["train.device"] = device
     for path in (json_file, picture):
-        if path is not None and not path.resolve().parent.is_dir():
-            raise BadInput(f"{path}: there is no folder {path.parent}")
+        if path is not None and not os.access(path.resolve().parent, os.W_OK):
+            raise BadInput(f"{path}: the folder {path.parent} does not exist or cannot be written")
     if picture is not None and picture.suffix not in (".png", ".svg", ".pdf"):
         raise BadInput(f"{picture}: a picture ends in .png, .svg or .pdf")
     from ebmkit.bench.running import run_bench
