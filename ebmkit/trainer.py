@@ -40,6 +40,7 @@ from ebmkit.recipe import Recipe
 from ebmkit.registry import default_registry
 from ebmkit.run_folder import RunFolder, RunInfo
 from ebmkit.sampling import from_uint8, start_noise, sweep
+from ebmkit.sections import Sections, Unwatched
 from ebmkit.view import View
 
 
@@ -75,6 +76,7 @@ class Trainer:
         self.buffer: Buffer = build_part(recipe.buffer, context)
         self.objective: Objective = build_part(recipe.objective, context)
         self.step = self.images_seen = 0
+        self.sections: Sections = Unwatched()
         if saved is not None:
             self._restore(saved)
         if self.parts.compile:
@@ -170,8 +172,9 @@ class Trainer:
         recipe, count = self.recipe, self.recipe.engine.accumulate
         rows = [self._micro_batch(self.step * count + number) for number in range(count)]
         learning_rate = recipe.optimizer.learning_rate(self.step / recipe.train.steps)
-        gradient_norm = self.engine.step(learning_rate)
-        self.ema.update_parameters(self.model)
+        with self.sections.of("optimizer"):
+            gradient_norm = self.engine.step(learning_rate)
+            self.ema.update_parameters(self.model)
         self.all_finite &= torch.isfinite(gradient_norm)
         self.step += 1
         self.images_seen += recipe.train.batch_size
@@ -189,7 +192,8 @@ class Trainer:
         # Every random number derives from (seed, rank, step): a resumed run needs no generator's state.
         random = self.random(index)
         torch.manual_seed(stream_seed(recipe.seed, "dropout", self.world.rank, index=index))
-        batch = self.data.next()
+        with self.sections.of("data"):
+            batch = self.data.next()
         x_pos = from_uint8(batch.images)
         if recipe.data.horizontal_flip:
             mirrored = torch.rand(len(x_pos), generator=random, device=self.device) < 0.5
@@ -197,22 +201,29 @@ class Trainer:
         self.x_pos = x_pos
 
         chains = BufferChains(self.energy, self.sampler, self.buffer, random)
-        with frozen(self.model), torch.no_grad(), autocast(self.device, self.parts.precision):
+        with (
+            self.sections.of("langevin"),
+            frozen(self.model),
+            torch.no_grad(),
+            autocast(self.device, self.parts.precision),
+        ):
             pairs = calls.pairs(self.objective, self.energy, x_pos, batch.labels, chains, random)
         loss, metrics = self._loss(pairs, random)
-        self.engine.backward(loss)
+        with self.sections.of("backward"):
+            self.engine.backward(loss)
         if pairs.slots is not None:
             calls.store(self.buffer, pairs.slots, pairs.x_neg)
         self.all_finite &= torch.isfinite(loss.detach())
         return metrics
 
     def _loss(self, pairs: Pairs, random: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        with autocast(self.device, self.parts.precision):
+        with self.sections.of("objective"), autocast(self.device, self.parts.precision):
             loss, named = calls.loss(self.objective, pairs)
         # The penalties stay in float32: under autocast their gradients by the parameters are wrong by some percent.
         metrics = dict(named)
         for number, regularizer in enumerate(self.regularizers):
-            term = calls.penalty(regularizer, pairs, random)
+            with self.sections.of("penalty"):
+                term = calls.penalty(regularizer, pairs, random)
             if term is not None:
                 loss = loss + term.value
                 alone = sum(other.name == regularizer.name for other in self.regularizers) == 1

@@ -38,7 +38,7 @@ from run_helpers import (
 )
 from test_plugins import install
 
-COMMANDS = ["train", "sample", "evaluate", "check", "list-plugins", "describe", "schema", "make-shards"]
+COMMANDS = ["train", "sample", "evaluate", "bench", "check", "list-plugins", "describe", "schema", "make-shards"]
 COMPONENTS = [(item.kind, item.name) for item in default_registry() if item.distribution == "ebmkit"]
 
 

@@ -69,7 +69,7 @@ def test_command_parses(place: str, command: str) -> None:
     if not arguments or "..." in arguments:
         return
     values = group.commands[name].make_context(name, arguments).params
-    if name in ("train", "check"):
+    if name in ("train", "check", "bench"):
         # The keys and values that are set must be good ones, too.
         source = values["recipe"]
         shipped = shipped_recipes()

@@ -60,6 +60,10 @@ def test_the_wheel_holds_every_recipe_as_it_is(wheel: zipfile.ZipFile) -> None:
         assert wheel.read(f"ebmkit/recipes/{file.name}") == file.read_bytes()
 
 
+def test_the_wheel_holds_the_reference_of_the_benchmark(wheel: zipfile.ZipFile) -> None:
+    assert wheel.read("ebmkit/bench/reference.py") == (ROOT / "benchmarks" / "reference.py").read_bytes()
+
+
 def test_the_wheel_holds_neither_tests_nor_plugin_projects(wheel: zipfile.ZipFile) -> None:
     names = wheel.namelist()
     assert not [name for name in names if "test_" in name or name.startswith(("tests/", "plugins/"))]
