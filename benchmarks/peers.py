@@ -34,6 +34,7 @@ from rich.console import Console
 from rich.table import Table
 from small_runs import EMBEDDED, new_trainer
 
+from ebmkit.errors import EbmkitError
 from ebmkit.model import Model
 from ebmkit.noise import GeneratorNoise
 from ebmkit.overrides import parse
@@ -83,11 +84,19 @@ def main() -> None:
         print("skipped: torchebm is not installed (pip install -e '.[peers]')")  # noqa: T201
         return
     torch.set_num_threads(1)
+    try:
+        found, difference = measure(arguments)
+    except EbmkitError as error:
+        parser.error(str(error))
+    report(found, difference, arguments)
+
+
+def measure(arguments: argparse.Namespace) -> tuple[list[Comparison], float]:
+    """Both comparisons, and the largest difference between the samplers."""
     with new_trainer(arguments.recipe, settings(arguments), arguments.device) as trainer:
         peer = Peer(trainer, STEP_SIZE, NOISE)
         difference = largest_difference(trainer, peer)
-        found = [drawing(trainer, peer, arguments.rounds), training(trainer, peer, arguments.rounds)]
-    report(found, difference, arguments)
+        return [drawing(trainer, peer, arguments.rounds), training(trainer, peer, arguments.rounds)], difference
 
 
 def settings(arguments: argparse.Namespace) -> dict[str, Any]:
