@@ -1,0 +1,114 @@
+"""The scripts in benchmarks/: they start, they are listed, and what they compute from their timings is right."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from run_helpers import ROOT, run_process
+
+FOLDER = ROOT / "benchmarks"
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> object:
+    """A module of the folder, by its name."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module
+
+
+def test_every_script_is_listed() -> None:
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `([\w.]+)` \|", text, re.MULTILINE))
+    assert listed == {path.name for path in FOLDER.iterdir() if path.suffix in (".py", ".sh")}
+
+
+def test_exponent_is_that_of_a_power_law(benchmark: object) -> None:
+    pytest.importorskip("matplotlib")
+    growth: ModuleType = benchmark("growth")  # type: ignore[operator]
+    for a in (0.0, 1.0, 2.0):
+        assert growth.exponent([(n, 3 * n**a) for n in (2, 8, 32)]) == pytest.approx(a)
+
+
+def test_growth_takes_the_fixed_part_away(benchmark: object) -> None:
+    """Work that costs 1 + n^2 made-up seconds."""
+    pytest.importorskip("matplotlib")
+    growth: ModuleType = benchmark("growth")  # type: ignore[operator]
+    series: ModuleType = benchmark("growth_series")  # type: ignore[operator]
+    clock = [0.0]
+
+    class Timed:
+        def __init__(self, size: int) -> None:
+            self.size = size
+
+        def __enter__(self) -> object:
+            def work() -> None:
+                clock[0] += 1 + self.size**2
+
+            return work
+
+        def __exit__(self, *error: object) -> None:
+            return None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(growth.time, "process_time", lambda: clock[0])
+        found = growth.measure(series.Series("work", "n", (1, 100, 1000, 10_000), Timed, 1, 1), 2)
+    assert found.seconds == (2.0, 10_001.0, 1_000_001.0, 100_000_001.0)
+    assert found.exponent == pytest.approx(2, abs=0.01)
+    assert not found.fits
+    assert "grows faster" in next(growth.rows([found]))
+
+
+def test_shards_of_the_growth_benchmark_are_real(benchmark: object) -> None:
+    series: ModuleType = benchmark("growth_series")  # type: ignore[operator]
+    told: list[str] = []
+    with series.many_shards(30) as options:
+        assert len(series.expand(options.patterns)) == 30
+        with series.open_images(options, series.Context(options.shape, 1), 16, warn=told.append) as source:
+            for _ in range(35):
+                assert source.next().images.float().std() > 10
+    assert not told
+
+
+def test_the_measured_part_of_a_page_is_replaced(benchmark: object, tmp_path: Path) -> None:
+    pages: ModuleType = benchmark("pages")  # type: ignore[operator]
+    page = tmp_path / "page.md"
+    page.write_text(f"# By hand\n\n{pages.BEGIN}\nold\n{pages.END}\n\nBy hand.\n")
+    for text in ("first", "second"):
+        pages.write_measured(page, text)
+    assert page.read_text() == f"# By hand\n\n{pages.BEGIN}\n\nsecond\n\n{pages.END}\n\nBy hand.\n"
+    page.write_text("# By hand\n")
+    with pytest.raises(SystemExit, match="its marks"):
+        pages.write_measured(page, "third")
+    assert page.read_text() == "# By hand\n"
+
+
+def test_peers_are_skipped_where_there_are_none(tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_text(
+        f"import runpy, sys\nsys.modules['torchebm'] = None\nsys.path.insert(0, {str(FOLDER)!r})\n"
+        f"sys.argv = ['peers.py']\nrunpy.run_path({str(FOLDER / 'peers.py')!r}, run_name='__main__')\n"
+    )
+    done = run_process("run.py", cwd=tmp_path, module=False)
+    assert done.code == 0, done.err
+    assert done.out == "skipped: torchebm is not installed (pip install -e '.[peers]')\n"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torchebm") is None, reason="torchebm is not installed")
+def test_peers_do_the_same_work(tmp_path: Path) -> None:
+    words = ["digits", "--channels", 8, "--batch", 2, "--steps", 2, "--rounds", 2, "--json", "peers.json"]
+    done = run_process(FOLDER / "peers.py", *words, cwd=tmp_path, module=False)
+    assert done.code == 0, done.err
+    told = json.loads((tmp_path / "peers.json").read_text())
+    assert told["difference"] < 1e-5
+    for row in told["rows"]:
+        ratios = [b / a for a, b in zip(row["ebmkit"], row["torchebm"], strict=True)]
+        assert row["ratios"] == pytest.approx(ratios)
+        assert len(ratios) == 2
+    assert "drawing" in done.out
+    assert "training step" in done.out
