@@ -11,11 +11,13 @@ from torch import Tensor
 
 from ebmkit import BadInput, Context, Sampler
 from ebmkit.model import Model, load_model
-from ebmkit.noise import AHEAD, GeneratorNoise, PerImageNoise, generator, stream_seed
+from ebmkit.noise import GeneratorNoise, PerImageNoise, generator, stream_seed
 from ebmkit.registry import default_registry
 from ebmkit.sampling import from_uint8, start_noise, sweep, to_uint8
 from run_helpers import new_trainer, tiny_recipe, write_shards
 
+AHEAD = 16
+"""Draws that the noise of an image gives at a time."""
 TOLERANCE = 2e-5
 """Convolutions of another batch size add up in another order: measured, 1e-6 after 8 Langevin steps of this model."""
 
