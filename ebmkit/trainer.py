@@ -12,10 +12,10 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ebmkit import calls
 from ebmkit import checkpoint as checkpoints
+from ebmkit.averaging import MovingAverage
 from ebmkit.blame import wrong
 from ebmkit.chains import BufferChains
 from ebmkit.data import ImageSource, open_images
@@ -66,7 +66,7 @@ class Trainer:
         self.regularizers = build_regularizers(recipe, context)
         self.model = build_energy(recipe, context, self.regularizers)
         keep_energies_in_float32(self.model, recipe.train.precision)
-        self.ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.train.ema_decay))  # type: ignore[no-untyped-call]
+        self.ema = MovingAverage(self.model, recipe.train.ema_decay)
         self.sampler: Sampler = build_part(recipe.sampler, context)
         self.buffer: Buffer = build_part(recipe.buffer, context)
         self.objective: Objective = build_part(recipe.objective, context)
