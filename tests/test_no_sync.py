@@ -90,6 +90,8 @@ CASES: dict[str, dict[str, Any]] = {
     "fresh": {"buffer": {"use": "fresh"}, "time_steps": 1},
     "a buffer of 16 bits": {"buffer": {"use": "cyclic", "size": 40, "dtype": "bfloat16"}},
     "resnet": {"energy": RESNET},
+    "streamed": {"data__cache": "off"},
+    "streamed by a worker": {"data__cache": "off", "data__workers": 1},
 }
 
 
