@@ -19,7 +19,6 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
-from pages import markdown, write_measured
 from rich.console import Console
 
 import ebmkit

@@ -1,6 +1,7 @@
 """ebmkit: train image energy-based models from plugins, recipes and WebDataset shards.
 
-The names below are the public interface. What needs torch is imported when it is first used.
+The names below are the public interface. They are imported when they are first used, so that `ebmkit --help` waits for
+neither torch nor pydantic.
 """
 
 from __future__ import annotations
@@ -8,31 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ebmkit.errors import BadData, BadInput, DataError, EbmkitError, PluginMissing, RecipeError, TrainingFailed
-from ebmkit.hookspecs import hookimpl
-from ebmkit.interfaces import (
-    KINDS,
-    PLUGIN_API,
-    BaseOptions,
-    Buffer,
-    BufferedObjective,
-    Chains,
-    Component,
-    Context,
-    Draw,
-    Energy,
-    EnergyFunction,
-    NoiseSource,
-    Objective,
-    Pairs,
-    Regularizer,
-    Sampler,
-    Schedule,
-    SweepBudget,
-    Term,
-    Tracker,
-)
-from ebmkit.run_folder import RunInfo
-from ebmkit.schedule_option import ScheduleOption
+from ebmkit.kinds import KINDS
 
 if TYPE_CHECKING:
     from ebmkit.api import (
@@ -51,11 +28,60 @@ if TYPE_CHECKING:
     from ebmkit.data import make_shards
     from ebmkit.energy_model import EnergyModel
     from ebmkit.fast.energy import energy_gradient
+    from ebmkit.hookspecs import hookimpl
+    from ebmkit.interfaces import (
+        PLUGIN_API,
+        BaseOptions,
+        Buffer,
+        BufferedObjective,
+        Chains,
+        Component,
+        Context,
+        Draw,
+        Energy,
+        EnergyFunction,
+        NoiseSource,
+        Objective,
+        Pairs,
+        Regularizer,
+        Sampler,
+        Schedule,
+        SweepBudget,
+        Term,
+        Tracker,
+    )
     from ebmkit.model import Model
+    from ebmkit.run_folder import RunInfo
+    from ebmkit.schedule_option import ScheduleOption
 
 __version__ = "0.1.0"
 
+_INTERFACES = (
+    "PLUGIN_API",
+    "BaseOptions",
+    "Buffer",
+    "BufferedObjective",
+    "Chains",
+    "Component",
+    "Context",
+    "Draw",
+    "Energy",
+    "EnergyFunction",
+    "NoiseSource",
+    "Objective",
+    "Pairs",
+    "Regularizer",
+    "Sampler",
+    "Schedule",
+    "SweepBudget",
+    "Term",
+    "Tracker",
+)
 _LAZY = {
+    **dict.fromkeys(_INTERFACES, "ebmkit.interfaces"),
+    "RunInfo": "ebmkit.run_folder",
+    "ScheduleOption": "ebmkit.schedule_option",
+    "hookimpl": "ebmkit.hookspecs",
     "EnergyModel": "ebmkit.energy_model",
     "Model": "ebmkit.model",
     "check": "ebmkit.api",

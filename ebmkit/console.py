@@ -8,13 +8,10 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
-
 if TYPE_CHECKING:
+    from rich.console import Console, Group
+    from rich.progress import Progress
+
     from ebmkit.distributed.logs import RankLog
     from ebmkit.view import View
 
@@ -39,11 +36,22 @@ PLAIN_SECONDS = 5.0
 
 def console(stderr: bool = False) -> Console:
     """A rich console that is plain where the output is no terminal."""
+    from rich.console import Console
+
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
 
 
 def progress_bar(target: Console) -> Progress:
     """The one style of progress bar; each task's field `unit` names what is counted."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -71,6 +79,8 @@ class LiveView:
     """Shows a training run in a terminal, or prints a line now and then in a pipe."""
 
     def __init__(self, target: Console) -> None:
+        from rich.live import Live
+
         self.console = target
         self.progress = progress_bar(target)
         self.row: Mapping[str, float] = {}
@@ -102,6 +112,10 @@ class LiveView:
 
     def __rich__(self) -> Group:
         """The picture that rich draws."""
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
         table = Table.grid(padding=(0, 3))
         shown = {LABELS[name]: self.row[name] for name in LABELS if name in self.row} | _others(self.row)
         # Not as markup: rich would show it as it is beside a message that is printed without markup.

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+_Law = Literal["normal_", "uniform_"]
+
+_AHEAD = 16
+"""Draws that an image's stream gives at a time. Another number gives other images for the same seed."""
 
 
 def stream_seed(seed: int, *stream: int | str, index: int = 0) -> int:
@@ -39,21 +45,37 @@ class GeneratorNoise:
 
 
 class PerImageNoise:
-    """One stream per image, numbered by `indices`: an image does not depend on the batch that it is drawn in."""
+    """One stream per image, numbered by `indices`: an image does not depend on the batch that it is drawn in.
+
+    Each stream gives `_AHEAD` draws of a kind at a time: one call of a generator for each image and step would be 256
+    kernel launches a step on a GPU. Draws of one law, shape and type come from blocks of their own, `_AHEAD` times as
+    large as the batch.
+    """
 
     def __init__(self, seed: int, indices: Sequence[int], device: str | torch.device) -> None:
         self.generators = [generator(device, seed, "sample", index=i) for i in indices]
+        self._draws: dict[tuple[_Law, torch.Size, torch.dtype], Iterator[Tensor]] = {}
 
     def normal_like(self, x: Tensor) -> Tensor:
         """N(0, 1) values like `x`, row `i` from the stream of image `i`."""
-        out = torch.empty_like(x, memory_format=torch.contiguous_format)
-        for row, stream in zip(out, self.generators, strict=True):
-            row.normal_(generator=stream)
-        return out
+        return self._next("normal_", x)
 
     def uniform_like(self, x: Tensor) -> Tensor:
         """U[0, 1) values like `x`, row `i` from the stream of image `i`."""
-        out = torch.empty_like(x, memory_format=torch.contiguous_format)
-        for row, stream in zip(out, self.generators, strict=True):
-            row.uniform_(generator=stream)
-        return out
+        return self._next("uniform_", x)
+
+    def _next(self, law: _Law, x: Tensor) -> Tensor:
+        if len(x) != len(self.generators):
+            raise ValueError(f"noise for {len(self.generators)} images cannot be drawn like a batch of {len(x)}")
+        key = (law, x.shape, x.dtype)
+        if key not in self._draws:
+            self._draws[key] = self._endless(law, x.new_empty(len(x), _AHEAD, *x.shape[1:]))
+        return next(self._draws[key])
+
+    def _endless(self, law: _Law, block: Tensor) -> Iterator[Tensor]:
+        while True:
+            for rows, stream in zip(block, self.generators, strict=True):
+                getattr(rows, law)(generator=stream)
+            for number in range(_AHEAD):
+                # A copy: contiguous, the caller's own, and it does not keep the whole block alive.
+                yield block[:, number].clone(memory_format=torch.contiguous_format)

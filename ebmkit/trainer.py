@@ -12,10 +12,10 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ebmkit import calls
 from ebmkit import checkpoint as checkpoints
+from ebmkit.averaging import MovingAverage
 from ebmkit.blame import wrong
 from ebmkit.chains import BufferChains
 from ebmkit.data import ImageSource, open_images
@@ -72,7 +72,7 @@ class Trainer:
         self.sampler: Sampler = build_part(recipe.sampler, context)
         self.parts = prepare(self.model, self._choose(), device, view.say)
         self.energy = FastEnergy(self.model, self.parts)
-        self.ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.train.ema_decay))  # type: ignore[no-untyped-call]
+        self.ema = MovingAverage(self.model, recipe.train.ema_decay)
         self.buffer: Buffer = build_part(recipe.buffer, context)
         self.objective: Objective = build_part(recipe.objective, context)
         self.step = self.images_seen = 0

@@ -305,7 +305,15 @@ def test_old_checkpoints_are_pruned(keep: int, home: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "change", ["energy.channels=16", "energy.use=resnet", "buffer.size=80", "time_steps=5", "data.image_size=16"]
+    "change",
+    [
+        "energy.channels=16",
+        "energy.use=resnet",
+        "buffer.size=80",
+        "buffer.dtype=float16",
+        "time_steps=5",
+        "data.image_size=16",
+    ],
 )
 def test_what_a_checkpoint_cannot_follow_is_refused_on_resume(change: str, home: Path, finished: Path) -> None:
     before = contents(finished)

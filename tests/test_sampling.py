@@ -16,6 +16,8 @@ from ebmkit.registry import default_registry
 from ebmkit.sampling import from_uint8, start_noise, sweep, to_uint8
 from run_helpers import new_trainer, tiny_recipe, write_shards
 
+AHEAD = 16
+"""Draws that the noise of an image gives at a time."""
 TOLERANCE = 2e-5
 """Convolutions of another batch size add up in another order: measured, 1e-6 after 8 Langevin steps of this model."""
 
@@ -55,6 +57,65 @@ def test_streams_of_images_never_collide() -> None:
     seeds = {stream_seed(seed, "sample", index=i) for seed in range(20) for i in range(500)}
     assert len(seeds) == 20 * 500
     assert stream_seed(1, "sample") != stream_seed(1, "train", 0)
+
+
+def mixed_draws(indices: list[int]) -> list[Tensor]:
+    """Draws of both laws, two shapes and two types in turn, over more than two blocks."""
+    noise, n = PerImageNoise(3, indices, "cpu"), len(indices)
+    large, small, double = torch.empty(n, 3, 5, 7), torch.empty(n, 1, 2, 2), torch.empty(n, 1, 2, 2).double()
+    drawn = []
+    for number in range(2 * AHEAD + 3):
+        drawn.append(noise.normal_like(large))
+        if number % 3 == 0:
+            drawn += [noise.uniform_like(large), noise.normal_like(small)]
+        if number % 5 == 0:
+            drawn.append(noise.uniform_like(double))
+    return drawn
+
+
+def test_noise_of_an_image_depends_on_no_other_whatever_is_drawn_in_which_order() -> None:
+    together, other = mixed_draws([0, 1, 2, 3, 4]), mixed_draws([4, 1])
+    for draw, some in zip(together, other, strict=True):
+        assert torch.equal(draw[[4, 1]], some)
+        assert draw.is_contiguous()
+        assert not torch.equal(draw[0], draw[1])
+    alone = mixed_draws([2])
+    assert all(torch.equal(draw[2:3], one) for draw, one in zip(together, alone, strict=True))
+
+
+def test_noise_has_its_laws_over_blocks_and_no_value_comes_again() -> None:
+    noise, x = PerImageNoise(0, range(50), "cpu"), torch.empty(50, 3, 8, 8)
+    normal = torch.stack([noise.normal_like(x) for _ in range(3 * AHEAD)])
+    uniform = torch.stack([noise.uniform_like(x) for _ in range(3 * AHEAD)])
+    n = normal.numel()
+    assert normal.mean().item() == pytest.approx(0, abs=5 / n**0.5)
+    assert normal.var().item() == pytest.approx(1, rel=5 * (2 / n) ** 0.5)
+    assert uniform.mean().item() == pytest.approx(0.5, abs=5 / (12 * n) ** 0.5)
+    assert 0 <= float(uniform.min()) < 1e-4
+    assert 0.9999 < float(uniform.max()) <= 1
+    # Draws of an image one after the other, also from one block to the next: no row like another.
+    rows = normal.transpose(0, 1).flatten(2)
+    correlations = torch.einsum("bik,bjk->bij", rows, rows) / rows.shape[-1] - torch.eye(3 * AHEAD)
+    assert float(correlations.abs().max()) < 8 / rows.shape[-1] ** 0.5
+
+
+def test_what_is_done_to_drawn_noise_changes_no_later_draw() -> None:
+    for count in (1, 3):
+        kept, changed = PerImageNoise(1, range(count), "cpu"), PerImageNoise(1, range(count), "cpu")
+        x = torch.empty(count, 1, 2, 2)
+        first = kept.normal_like(x)
+        before = first.clone()
+        for _ in range(AHEAD + 2):
+            drawn = changed.normal_like(x)
+            drawn.zero_()
+        later = [kept.normal_like(x) for _ in range(AHEAD + 2)]
+        assert torch.equal(first, before)
+        assert torch.equal(later[-1], changed.normal_like(x))
+
+
+def test_noise_for_another_number_of_images_is_refused() -> None:
+    with pytest.raises(ValueError, match="2 images cannot be drawn like a batch of 3"):
+        PerImageNoise(0, range(2), "cpu").normal_like(torch.empty(3, 1, 2, 2))
 
 
 def test_the_sweep_goes_from_t_to_1_and_is_observed(model: Model) -> None:

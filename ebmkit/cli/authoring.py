@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ebmkit.console import console
-from ebmkit.interfaces import KINDS
+from ebmkit.kinds import KINDS
 
 
 def new_plugin(

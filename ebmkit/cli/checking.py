@@ -10,14 +10,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from ebmkit import overrides as overriding
 from ebmkit.console import console, progress_bar
 from ebmkit.errors import BadInput
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ebmkit.plugins import BrokenPlugin, LoadedPlugin
     from ebmkit.testing.checking import Finding, Outcome
 
@@ -48,6 +47,7 @@ def check_plugin(
 
     Example: ebmkit check-plugin ebmkit-langevin --set steps=3 --time-steps 2
     """
+    from ebmkit import overrides as overriding
     from ebmkit.plugins import BrokenPlugin
     from ebmkit.testing.checking import check_plugins
     from ebmkit.testing.finding import find_plugins
@@ -85,6 +85,8 @@ def _report(
     findings: list[Finding],
     show_rules: bool,
 ) -> None:
+    from rich.table import Table
+
     for fault in broken:
         target.print(f"{fault.label} does not load: {fault.reason}", markup=False)
     for plugin in loaded:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from ebmkit.cli.training import SetValues, collect
 from ebmkit.console import console
-from ebmkit.description import OptionDescription
 from ebmkit.errors import BadInput
-from ebmkit.interfaces import KINDS
-from ebmkit.plugins import DISABLED, lifecycle_hooks
-from ebmkit.registry import default_registry, suggest
+from ebmkit.kinds import KINDS
+
+if TYPE_CHECKING:
+    from ebmkit.description import OptionDescription
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -52,23 +50,30 @@ def list_plugins(as_json: AsJson = False) -> None:
 
     Example: ebmkit list-plugins --json
     """
-    from ebmkit import api
+    from ebmkit.plugins import DISABLED, lifecycle_hooks
+    from ebmkit.registry import default_registry
 
-    found, broken = api.list_plugins()
     registry = default_registry()
     watching = [(plugin, hooks) for plugin in registry.loaded if (hooks := lifecycle_hooks(plugin.module))]
     if as_json:
         keys = ("kind", "name", "plugin", "distribution", "version")
-        rows = [{key: getattr(item, key) for key in keys} for item in found]
+        rows = [{key: getattr(item, key) for key in keys} for item in registry]
         watchers = [
             {"plugin": item.plugin, "distribution": item.distribution, "version": item.version, "hooks": hooks}
             for item, hooks in watching
         ]
-        told = {"hooks": watchers, "broken": [asdict(item) for item in broken], "ambiguous": registry.ambiguous}
+        told = {
+            "hooks": watchers,
+            "broken": [asdict(item) for item in registry.broken],
+            "ambiguous": registry.ambiguous,
+        }
         typer.echo(json.dumps({"components": rows, **told}, indent=2))
         return
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table("kind", "name", "plugin", "distribution", "version", box=None, pad_edge=False, header_style="bold")
-    for item in found:
+    for item in registry:
         table.add_row(item.kind, item.name, *map(escape, (item.plugin, item.distribution, item.version)))
     for plugin, hooks in watching:
         source = map(escape, (plugin.plugin, plugin.distribution, plugin.version))
@@ -76,7 +81,7 @@ def list_plugins(as_json: AsJson = False) -> None:
     console().print(table)
     for message in registry.ambiguous:
         console(stderr=True).print(message, markup=False)
-    for fault in broken:
+    for fault in registry.broken:
         what = fault.told if fault.reason == DISABLED else f"not loaded: {fault.told}"
         console(stderr=True).print(what, markup=False)
 
@@ -91,6 +96,7 @@ def describe(
     Example: ebmkit describe sampler langevin
     """
     from ebmkit import api
+    from ebmkit.registry import suggest
 
     if kind not in KINDS:
         raise BadInput(f"unknown kind '{kind}'{suggest(kind, KINDS) or '; use one of ' + ', '.join(KINDS)}")

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from ebmkit import overrides as overriding
 from ebmkit.cli.launching import Gpus, Processes, launch_options, launch_workers
 from ebmkit.console import LiveView, Silent, console
 from ebmkit.distributed.launch import STOPPED
@@ -23,6 +22,8 @@ SetValues = Annotated[
 
 def collect(set_values: list[str] | None, extra: list[str] | None) -> dict[str, object]:
     """The overrides of `--set`, and what a shell's brace expansion left behind it (`--set a=x-{0..1}` is two words)."""
+    from ebmkit import overrides as overriding
+
     for word in extra or []:
         if "=" not in word:
             raise BadInput(

@@ -19,6 +19,7 @@ from ebmkit.interfaces.regularizer import Pairs, Regularizer, Term
 from ebmkit.interfaces.sampler import NoiseSource, Sampler, SweepBudget
 from ebmkit.interfaces.schedule import Schedule
 from ebmkit.interfaces.tracker import Tracker
+from ebmkit.kinds import KINDS
 
 PLUGIN_API = 1
 """Version of these interfaces. A plugin module states the version that it was written for as `PLUGIN_API = 1`."""
@@ -33,9 +34,6 @@ INTERFACES: Mapping[str, type] = {
     "tracker": Tracker,
 }
 """The abstract class of each kind."""
-
-KINDS = tuple(INTERFACES)
-"""The kinds of component, in the order in which commands list them."""
 
 __all__ = [
     "INTERFACES",

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
-from ebmkit import BaseOptions, Buffer, Context, Draw
+from ebmkit import Buffer, Context, Draw
+from ebmkit_buffers.options import SlotOptions
 
 if TYPE_CHECKING:
     import torch
@@ -23,10 +22,8 @@ class Cyclic(Buffer):
 
     name = "cyclic"
 
-    class Options(BaseOptions):
+    class Options(SlotOptions):
         """Options of the `cyclic` buffer."""
-
-        size: int = Field(default=10_000, ge=1, description="Slots over all ranks.")
 
     options: Options
 
@@ -34,14 +31,14 @@ class Cyclic(Buffer):
         from ebmkit_buffers.slots import Slots
 
         super().__init__(options, context)
-        self.slots = Slots(options.size, context)
+        self.slots = Slots(options, context)
 
     def draw(self, n: int, generator: torch.Generator) -> Draw:
         """`n` chains; those at t = T are at the start of a sweep, so they are drawn afresh from N(0, I)."""
         import torch
 
         slots = self.slots.choose(n, generator)
-        x, t = self.slots.x[slots], self.slots.t[slots]
+        x, t = self.slots.take(slots)
         noise = torch.randn(x.shape, generator=generator, device=x.device)
         starts = (t == self.context.time_steps).view(-1, 1, 1, 1)
         return Draw(slots, torch.where(starts, noise, x), t)
@@ -50,7 +47,7 @@ class Cyclic(Buffer):
         """Keep `x` at `t - 1`; at `t = 0` the slot returns to `t = T`, where `draw` gives it fresh noise."""
         t = self.slots.t[slots] - 1
         self.slots.t[slots] = t.where(t > 0, self.context.time_steps)
-        self.slots.x[slots] = x.to(self.slots.x.dtype)
+        self.slots.put(slots, x)
 
     def state_dict(self) -> dict[str, Any]:
         """`x` and `t` of every slot."""

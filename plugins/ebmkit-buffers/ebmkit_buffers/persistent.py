@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from ebmkit import BaseOptions, Buffer, Context, Draw
+from ebmkit import Buffer, Context, Draw
+from ebmkit_buffers.options import SlotOptions
 
 if TYPE_CHECKING:
     import torch
@@ -23,10 +24,9 @@ class Persistent(Buffer):
 
     name = "persistent"
 
-    class Options(BaseOptions):
+    class Options(SlotOptions):
         """Options of the `persistent` buffer."""
 
-        size: int = Field(default=10_000, ge=1, description="Slots over all ranks.")
         reinitialize: float = Field(
             default=0.05, ge=0, le=1, description="Probability that a drawn chain starts again from N(0, I)."
         )
@@ -37,21 +37,21 @@ class Persistent(Buffer):
         from ebmkit_buffers.slots import Slots
 
         super().__init__(options, context)
-        self.slots = Slots(options.size, context)
+        self.slots = Slots(options, context)
 
     def draw(self, n: int, generator: torch.Generator) -> Draw:
         """`n` chains; each is replaced by N(0, I) with probability `reinitialize`."""
         import torch
 
         slots = self.slots.choose(n, generator)
-        x = self.slots.x[slots]
+        x, t = self.slots.take(slots)
         noise = torch.randn(x.shape, generator=generator, device=x.device)
         again = torch.rand(n, generator=generator, device=x.device) < self.options.reinitialize
-        return Draw(slots, torch.where(again.view(-1, 1, 1, 1), noise, x), self.slots.t[slots])
+        return Draw(slots, torch.where(again.view(-1, 1, 1, 1), noise, x), t)
 
     def store(self, slots: Tensor, x: Tensor) -> None:
         """Keep `x`; the slot's time step stays."""
-        self.slots.x[slots] = x.to(self.slots.x.dtype)
+        self.slots.put(slots, x)
 
     def state_dict(self) -> dict[str, Any]:
         """`x` and `t` of every slot."""

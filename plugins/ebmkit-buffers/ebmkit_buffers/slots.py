@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ebmkit import Context
 from ebmkit.noise import generator
+from ebmkit_buffers.options import SlotOptions
 
 
 def share_of(size: int, context: Context) -> int:
@@ -18,12 +19,14 @@ def share_of(size: int, context: Context) -> int:
 
 
 class Slots:
-    """`x[N, C, H, W]` float32, initially N(0, I), and `t[N]` int64, initially U{1..T} (Algorithm 1)."""
+    """`x[N, C, H, W]` of the options' `dtype`, initially N(0, I), and `t[N]` int64, initially U{1..T} (Algorithm 1)."""
 
-    def __init__(self, size: int, context: Context) -> None:
+    def __init__(self, options: SlotOptions, context: Context) -> None:
         random = generator(context.device, context.seed, "buffer", context.rank)
-        count = share_of(size, context)
-        self.x = torch.randn(count, *context.image_shape, generator=random, device=context.device)
+        count = share_of(options.size, context)
+        # Drawn in float32 and rounded: numbers that are drawn in 16 bits have short tails.
+        x = torch.randn(count, *context.image_shape, generator=random, device=context.device)
+        self.x = x.to(getattr(torch, options.dtype))
         self.t = torch.randint(1, context.time_steps + 1, (count,), generator=random, device=context.device)
 
     def choose(self, n: int, generator: torch.Generator) -> Tensor:
@@ -32,15 +35,29 @@ class Slots:
             raise ValueError(f"the buffer has {len(self.t)} slots here, fewer than the {n} chains wanted")
         return torch.randperm(len(self.t), generator=generator, device=self.t.device)[:n]
 
+    def take(self, slots: Tensor) -> tuple[Tensor, Tensor]:
+        """Copies of the images of `slots[n]`, float32, and of their time steps."""
+        return self.x[slots].float(), self.t[slots]
+
+    def put(self, slots: Tensor, x: Tensor) -> None:
+        """Keep the images, rounded to `dtype`; what float16 cannot hold becomes infinite."""
+        self.x[slots] = x.to(self.x.dtype)
+
     def state_dict(self) -> dict[str, Any]:
         """`x` and `t` of every slot."""
         return {"x": self.x, "t": self.t}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back `x` and `t`; raises `ValueError` where the shapes differ."""
+        """Take back `x` and `t`; raises `ValueError` where shapes or types differ: another type would be rounded."""
         own = {"x": self.x, "t": self.t}
         for name, mine in own.items():
             if state[name].shape != mine.shape:
                 raise ValueError(f"buffer {name} has shape {tuple(state[name].shape)}, expected {tuple(mine.shape)}")
+            if state[name].dtype != mine.dtype:
+                raise ValueError(f"buffer {name} is {_name(state[name])}, expected {_name(mine)}")
         for name, mine in own.items():
             mine.copy_(state[name])
+
+
+def _name(x: Tensor) -> str:
+    return str(x.dtype).removeprefix("torch.")

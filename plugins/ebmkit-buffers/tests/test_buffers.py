@@ -184,6 +184,58 @@ def test_a_state_of_another_shape_is_refused_and_changes_nothing() -> None:
     assert torch.equal(contents(buffer)[1], t)
 
 
+DTYPES = {"float32": 0.0, "float16": 2**-11, "bfloat16": 2**-8}
+"""Stored types, and the largest relative error of rounding to them."""
+
+
+def stored_as(dtype: str, kind: str, size: int = 64) -> Buffer:
+    if kind == "cyclic":
+        return Cyclic(Cyclic.Options(size=size, dtype=dtype), Context(SHAPE, 3))
+    return Persistent(Persistent.Options(size=size, dtype=dtype, reinitialize=0), Context(SHAPE, 3))
+
+
+@pytest.mark.parametrize("kind", ["cyclic", "persistent"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_images_are_rounded_to_the_stored_type_and_drawn_in_float32(dtype: str, kind: str) -> None:
+    buffer, error = stored_as(dtype, kind), DTYPES[dtype]
+    assert contents(buffer)[0].dtype == getattr(torch, dtype)
+    # Of all sizes in which numbers of 16 bits have all of their digits.
+    x = torch.randn(64, *SHAPE, generator=generator(1)) * torch.logspace(-3, 4, 64).view(-1, 1, 1, 1)
+    x = x.sign() * x.abs().clamp(1e-4, 6e4)
+    buffer.store(torch.arange(64), x)
+    drawn = buffer.draw(64, generator())
+    going = drawn.t < 3 if kind == "cyclic" else torch.ones(64, dtype=torch.bool)
+    assert going.sum() > 20
+    assert drawn.x.dtype == torch.float32
+    relative = (drawn.x[going] / x[drawn.slots][going] - 1).abs().max().item()
+    # Measured in float32, whose own rounding adds 2^-23.
+    assert error / 2 <= relative <= error + 2**-22
+
+
+def test_sixteen_bits_take_half_of_the_memory() -> None:
+    full, half = contents(cyclic(100, 3))[0], contents(stored_as("float16", "cyclic", 100))[0]
+    assert half.nbytes * 2 == full.nbytes
+    assert torch.equal(half, full.half()), "it begins with the same noise, rounded"
+
+
+def test_what_is_too_large_for_float16_becomes_infinite_and_not_in_the_other_types() -> None:
+    for dtype in DTYPES:
+        buffer = stored_as(dtype, "persistent")
+        buffer.store(torch.arange(64), torch.full((64, *SHAPE), -7e4))
+        x = buffer.draw(64, generator()).x
+        assert bool((x == -torch.inf).all()) == (dtype == "float16")
+        assert bool(x.isfinite().all()) == (dtype != "float16")
+
+
+def test_a_state_of_another_type_is_refused_and_changes_nothing() -> None:
+    buffer, other = stored_as("bfloat16", "cyclic"), stored_as("float16", "cyclic")
+    other.store(torch.arange(64), torch.zeros(64, *SHAPE))
+    before = contents(buffer)
+    with pytest.raises(ValueError, match="buffer x is float16, expected bfloat16"):
+        buffer.load_state_dict(other.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(before, contents(buffer), strict=True))
+
+
 @pytest.mark.parametrize("size", [1, 7, 10_000])
 @pytest.mark.parametrize("world_size", [1, 3, 8])
 def test_the_ranks_parts_add_up_to_the_size(size: int, world_size: int) -> None:
@@ -229,6 +281,16 @@ class TestCyclicContract(BufferContract):
     component = Cyclic
 
 
+class TestCyclicFloat16Contract(BufferContract):
+    component = Cyclic
+    options = {"dtype": "float16"}
+
+
+class TestCyclicBfloat16Contract(BufferContract):
+    component = Cyclic
+    options = {"dtype": "bfloat16"}
+
+
 class TestPersistentContract(BufferContract):
     component = Persistent
 
@@ -236,6 +298,16 @@ class TestPersistentContract(BufferContract):
 class TestPersistentWithoutRestartsContract(BufferContract):
     component = Persistent
     options = {"reinitialize": 0.0}
+
+
+class TestPersistentFloat16Contract(BufferContract):
+    component = Persistent
+    options = {"dtype": "float16"}
+
+
+class TestPersistentBfloat16Contract(BufferContract):
+    component = Persistent
+    options = {"dtype": "bfloat16"}
 
 
 class TestFreshContract(BufferContract):
