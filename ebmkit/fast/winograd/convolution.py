@@ -10,7 +10,6 @@ where `w'` is the adjoint convolution (in and out swapped, the kernel turned by 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -19,9 +18,6 @@ from torch.autograd import forward_ad
 from torch.nn.functional import conv2d
 
 from ebmkit.fast.winograd import kernels
-
-WORKSPACE = 8 * 2**20
-"""Bytes of transformed images at a time: they stay in the last cache, and the allocator reuses them."""
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -72,11 +68,7 @@ class _WeightGradient(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, dy: Tensor) -> Tensor:
         ctx.save_for_backward(x, dy)
         x, dy = (value.contiguous(memory_format=torch.channels_last) for value in (x, dy))
-        u = torch.zeros(36, x.shape[1], dy.shape[1])
-        for part in _parts(x, max(x.shape[1], dy.shape[1])):
-            images, gradients = kernels.transform_images(x[part]), kernels.transform_gradients(dy[part])
-            u.baddbmm_(images.transpose(1, 2), gradients)
-        return kernels.weight_adjoint(u)
+        return kernels.weight_gradient(x, dy)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -88,11 +80,3 @@ class _WeightGradient(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             ddy = _Convolution.apply(x, cotangent, None, False)
         return dx, ddy
-
-
-def _parts(x: Tensor, channels: int) -> Iterator[slice]:
-    """Slices of the batch whose transformed images fit the workspace."""
-    bytes_each = 36 * kernels.tiles(x[:1]) * channels * 4
-    count = max(1, WORKSPACE // bytes_each)
-    for first in range(0, len(x), count):
-        yield slice(first, first + count)

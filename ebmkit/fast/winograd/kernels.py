@@ -18,8 +18,6 @@ FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-w")
 LANES = 8
 PANELS = (2, 1)
 """Numbers of channels are multiples of LANES, times one of these."""
-GAP = 48
-"""Floats between planes of transformed images: at a power of two they would compete for the same lines of the cache."""
 TIMEOUT = 60.0
 """Seconds for the compiler, which takes less than one."""
 
@@ -51,12 +49,6 @@ def library(panel: int) -> ctypes.CDLL:
             raise NoKernels(f"the C compiler '{compiler[0]}' failed: {error}") from error
 
 
-def tiles(x: Tensor) -> int:
-    """Tiles of 4x4 pixels in the images `x[B, C, H, W]`."""
-    batch, _, height, width = x.shape
-    return batch * -(-height // 4) * -(-width // 4)
-
-
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, adjoint: bool) -> Tensor:
     """`x[B, C, H, W] * weight[O, C, 3, 3] + bias[O]`, `[B, O, H, W]`, both in channels_last.
 
@@ -79,26 +71,15 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, adjoint: bool) -> T
     return y
 
 
-def transform_images(x: Tensor) -> Tensor:
-    """`B^T d B`: `x[B, C, H, W]` in channels_last -> `[36, tiles, C]`."""
-    out = _planes(tiles(x), x.shape[1])
-    _for(x.shape[1]).transform_images(_data(x), _data(out), *_nhwc(x), *_sizes(out.stride(0)), torch.get_num_threads())
-    return out
-
-
-def transform_gradients(y: Tensor) -> Tensor:
-    """`A y A^T`: `y[B, C, H, W]` in channels_last -> `[36, tiles, C]`."""
-    out, own = _planes(tiles(y), y.shape[1]), _for(y.shape[1])
-    own.transform_gradients(_data(y), _data(out), *_nhwc(y), *_sizes(out.stride(0)), torch.get_num_threads())
-    return out
-
-
-def weight_adjoint(u: Tensor) -> Tensor:
-    """`G^T u G`: `u[36, C, O]` -> `[O, C, 3, 3]`."""
-    _, in_channels, out_channels = u.shape
+def weight_gradient(x: Tensor, dy: Tensor) -> Tensor:
+    """The gradient by the weights, `[O, C, 3, 3]`, of `x[B, C, H, W]` and `dy[B, O, H, W]`, both in channels_last."""
+    batch, in_channels, height, width = x.shape
+    out_channels = dy.shape[1]
     out = torch.empty(out_channels, in_channels, 3, 3)
-    sizes = _sizes(in_channels, out_channels)
-    _for(out_channels).weight_adjoint(_data(u), _data(out), *sizes, torch.get_num_threads())
+    sizes = _sizes(batch, height, width, in_channels, out_channels)
+    own = _for(in_channels, out_channels)
+    if own.weight_gradient(_data(x), _data(dy), _data(out), *sizes, torch.get_num_threads()):
+        raise MemoryError("no memory for the gradient of a convolution")
     return out
 
 
@@ -113,19 +94,8 @@ def _for(*channels: int) -> ctypes.CDLL:
     return library(panel)
 
 
-def _planes(rows: int, columns: int) -> Tensor:
-    """`[36, rows, columns]`, uninitialized, with a gap after each of the 36."""
-    plane = rows * columns + GAP
-    return torch.empty(36 * plane).as_strided((36, rows, columns), (plane, columns, 1))
-
-
 def _data(x: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if x is None else x.data_ptr())
-
-
-def _nhwc(x: Tensor) -> tuple[ctypes.c_long, ...]:
-    batch, channels, height, width = x.shape
-    return _sizes(batch, height, width, channels)
 
 
 def _sizes(*values: int) -> tuple[ctypes.c_long, ...]:

@@ -10,7 +10,9 @@
 
 #include <stdlib.h>
 
-enum { LANES = 8, ROWS = 6, TILES = 2 * ROWS };
+/* Of the multiplications: ROWS rows at a time of TILES tiles, ROWS_W for the weight gradient, whose tiles and their
+   transformed gradients have BLOCK floats together: what fits a core's cache. */
+enum { LANES = 8, ROWS = 6, TILES = 2 * ROWS, ROWS_W = 4, BLOCK = 64 * 1024 };
 
 typedef long i64;
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -85,12 +87,14 @@ static inline void g_t(const lanes *v, int s, lanes *o, int t) {
 
 /* B^T d B of one tile, for all channels; place k goes to `v + k*plane`. */
 static void transform_input(const float *x, shape s, place at, float *v, i64 plane) {
+    i64 left = at.x == 0, right = s.width + 1 - at.x;
     for (i64 c = 0; c < s.channels; c += LANES) {
         lanes d[36], e[36];
-        for (int i = 0; i < 6; i++) for (int j = 0; j < 6; j++) {
-            i64 y = at.y + i - 1, z = at.x + j - 1;
-            int inside = y >= 0 && y < s.height && z >= 0 && z < s.width;
-            d[6*i + j] = inside ? READ(x + ((at.image*s.height + y)*s.width + z)*s.channels + c) : (lanes){0};
+        for (int i = 0; i < 6; i++) {
+            i64 y = at.y + i - 1;
+            const float *row = x + ((at.image*s.height + y)*s.width + at.x - 1)*s.channels + c;
+            if (y < 0 || y >= s.height) for (int j = 0; j < 6; j++) d[6*i + j] = (lanes){0};
+            else for (int j = 0; j < 6; j++) d[6*i + j] = j < left || j >= right ? (lanes){0} : READ(row + j*s.channels);
         }
         for (int j = 0; j < 6; j++) b_t(d + j, 6, e + j, 6);
         for (int i = 0; i < 6; i++) b_t(e + 6*i, 1, d + 6*i, 1);
@@ -162,20 +166,52 @@ int convolve(const float *x, const float *u, const float *bias, float *y,
     return failed;
 }
 
-/* B^T d B of all tiles: x[B, H, W, C] -> v[36][tiles][C], the 36 `plane` apart. */
-void transform_images(const float *x, float *v, i64 batch, i64 height, i64 width, i64 channels, i64 plane, int threads) {
-    shape s = { batch, height, width, channels };
-    i64 tiles = tiles_in(s);
-    #pragma omp parallel for schedule(static) num_threads(threads)
-    for (i64 p = 0; p < tiles; p++) transform_input(x, s, tile(s, p), v + p*channels, plane);
+/* sum[ROWS_W, LANES * PANEL] += v[count, in]^T m[count, out], for the first ROWS_W of `in` and a panel of `out`. */
+static void multiply_adjoint(const float *v, const float *m, float *sum, i64 count, i64 in, i64 out) {
+    lanes s[ROWS_W][PANEL];
+    for (int r = 0; r < ROWS_W; r++) for (int q = 0; q < PANEL; q++) s[r][q] = READ(sum + r*out + q*LANES);
+    for (i64 p = 0; p < count; p++, v += in, m += out) for (int r = 0; r < ROWS_W; r++) for (int q = 0; q < PANEL; q++)
+        s[r][q] += v[r] * READ(m + q*LANES);
+    for (int r = 0; r < ROWS_W; r++) for (int q = 0; q < PANEL; q++) AT(sum + r*out + q*LANES) = s[r][q];
 }
 
-/* A y A^T of all tiles: y[B, H, W, C] -> m[36][tiles][C], the 36 `plane` apart. */
-void transform_gradients(const float *y, float *m, i64 batch, i64 height, i64 width, i64 channels, i64 plane, int threads) {
-    shape s = { batch, height, width, channels };
-    i64 tiles = tiles_in(s);
+/* The gradient of `convolve` by its weights: w[out, in, 3, 3] of x[B, H, W, in] and dy[B, H, W, out]. Returns 0, or 1
+   where there is no memory. Each thread sums over tiles of its own; the sums are added in the order of the threads, so
+   that the result is always the same. */
+int weight_gradient(const float *x, const float *dy, float *w,
+                    i64 batch, i64 height, i64 width, i64 in, i64 out, int threads) {
+    shape xs = { batch, height, width, in }, ys = { batch, height, width, out };
+    i64 tiles = tiles_in(xs), size = 36 * in * out, some = BLOCK / (36 * (in + out));
+    some = some < 6 ? 6 : some > tiles ? tiles : some;
+    float *sums = calloc(threads * (size + 36 * some * (in + out)), sizeof(float));
+    if (!sums) return 1;
     #pragma omp parallel for schedule(static) num_threads(threads)
-    for (i64 p = 0; p < tiles; p++) output_adjoint(y, s, tile(s, p), m + p*channels, plane);
+    for (int thread = 0; thread < threads; thread++) {
+        float *sum = sums + thread * size;
+        float *v = sums + threads * size + thread * 36 * some * (in + out), *m = v + 36 * some * in;
+        for (i64 first = tiles * thread / threads, end = tiles * (thread + 1) / threads; first < end; first += some) {
+            i64 count = end - first < some ? end - first : some;
+            for (i64 p = 0; p < count; p++) {
+                transform_input(x, xs, tile(xs, first + p), v + p*in, some * in);
+                output_adjoint(dy, ys, tile(ys, first + p), m + p*out, some * out);
+            }
+            for (i64 k = 0; k < 36; k++) for (i64 n = 0; n < in; n += ROWS_W) for (i64 o = 0; o < out; o += LANES * PANEL)
+                multiply_adjoint(v + k*some*in + n, m + k*some*out + o, sum + (k*in + n)*out + o, count, in, out);
+        }
+    }
+    #pragma omp parallel for schedule(static) num_threads(threads)
+    for (i64 o = 0; o < out; o += LANES) for (i64 n = 0; n < in; n++) {
+        lanes u[36], e[18], g[9];
+        for (i64 k = 0; k < 36; k++) {
+            u[k] = READ(sums + (k*in + n)*out + o);
+            for (int thread = 1; thread < threads; thread++) u[k] += READ(sums + thread*size + (k*in + n)*out + o);
+        }
+        for (int j = 0; j < 6; j++) g_t(u + j, 6, e + j, 6);
+        for (int i = 0; i < 3; i++) g_t(e + 6*i, 1, g + 3*i, 1);
+        for (int k = 0; k < 9; k++) for (int c = 0; c < LANES; c++) w[((o + c)*in + n)*9 + k] = g[k][c];
+    }
+    free(sums);
+    return 0;
 }
 
 /* G g G^T: w[out, in, 3, 3], with four strides, -> u[36] of panels [out / w][in][w], w = LANES * PANEL. For the adjoint convolution
@@ -192,17 +228,5 @@ void transform_weight(const float *w, float *u, i64 in, i64 out, i64 so, i64 si,
         for (int j = 0; j < 3; j++) g(d + j, 3, e + j, 3);
         for (int i = 0; i < 6; i++) g(e + 3*i, 1, o + 6*i, 1);
         for (int k = 0; k < 36; k++) AT(u + k*in*out + (o0 / W * in + n)*W + o0 % W) = o[k];
-    }
-}
-
-/* The adjoint of G g G^T: u[36][in][out] -> w[out, in, 3, 3]. */
-void weight_adjoint(const float *u, float *w, i64 in, i64 out, int threads) {
-    #pragma omp parallel for schedule(static) num_threads(threads)
-    for (i64 o0 = 0; o0 < out; o0 += LANES) for (i64 n = 0; n < in; n++) {
-        lanes d[36], e[18], o[9];
-        for (int k = 0; k < 36; k++) d[k] = READ(u + (k*in + n)*out + o0);
-        for (int j = 0; j < 6; j++) g_t(d + j, 6, e + j, 6);
-        for (int i = 0; i < 3; i++) g_t(e + 6*i, 1, o + 3*i, 1);
-        for (int k = 0; k < 9; k++) for (int c = 0; c < LANES; c++) w[((o0 + c)*in + n)*9 + k] = o[k][c];
     }
 }
