@@ -19,9 +19,11 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
+from pages import markdown, write_measured
 from rich.console import Console
 
 import ebmkit
+from ebmkit.overrides import parse
 
 MODES = ("auto", "off")
 
@@ -36,7 +38,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, too")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write quality.md and quality.json there")
     arguments = parser.parse_args()
-    changes = dict(change.split("=", 1) for change in arguments.changes)
+    changes = parse(arguments.changes)
     rows: list[dict[str, Any]] = []
     for seed in arguments.seeds:
         for mode in MODES:
@@ -44,16 +46,19 @@ def main() -> None:
             Console(stderr=True).print(row)
             rows.append(row)
     found = {"recipe": arguments.recipe, "torch": torch.__version__, "command": sys.argv, "rows": rows}
-    lines = table(rows)
-    Console().print("\n".join(lines), markup=False)
+    text = (
+        table(rows)
+        + f"\n\n`{arguments.recipe}`, {arguments.count} samples; ebmkit {ebmkit.__version__}, torch {torch.__version__}."
+    )
+    Console().print(text, markup=False)
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n")
     if arguments.out:
         (arguments.out / "quality.json").write_text(json.dumps(found, indent=2) + "\n")
-        write_page(arguments.out / "quality.md", "\n".join(lines))
+        write_measured(arguments.out / "quality.md", text)
 
 
-def measure(recipe: str, seed: int, mode: str, changes: dict[str, str], count: int) -> dict[str, float]:
+def measure(recipe: str, seed: int, mode: str, changes: dict[str, Any], count: int) -> dict[str, float]:
     """Train once; the distance of its samples, and the seconds that it took."""
     with tempfile.TemporaryDirectory() as folder:
         values = {"seed": seed, "train.fast": mode, "train.sample_every": 0, **changes}
@@ -64,18 +69,13 @@ def measure(recipe: str, seed: int, mode: str, changes: dict[str, str], count: i
     return {"distance": found["pixel_frechet_distance"], "seconds": seconds}
 
 
-def table(rows: list[dict[str, Any]]) -> list[str]:
-    """The rows as a Markdown table, and the mean of each mode with the standard deviation over the seeds."""
-    lines = ["| seed | " + " | ".join(f"fast = {mode}" for mode in MODES) + " |", "|---|" + "---|" * len(MODES)]
-    for seed in sorted({row["seed"] for row in rows}):
-        lines.append(f"| {seed} | " + " | ".join(f"{_of(rows, mode, seed)[0]:.3f}" for mode in MODES) + " |")
-    values = [[row["distance"] for row in rows if row["fast"] == mode] for mode in MODES]
-    spread = [f"{mean(found):.3f} ± {stdev(found) if len(found) > 1 else 0:.3f}" for found in values]
-    return [*lines, "| mean | " + " | ".join(spread) + " |"]
-
-
-def _of(rows: list[dict[str, Any]], mode: str, seed: int) -> list[float]:
-    return [row["distance"] for row in rows if row["fast"] == mode and row["seed"] == seed]
+def table(rows: list[dict[str, Any]]) -> str:
+    """The distances as a Markdown table, with the mean of each mode and its standard deviation over the seeds."""
+    by_mode = {mode: {row["seed"]: row["distance"] for row in rows if row["fast"] == mode} for mode in MODES}
+    lines = [[f"{seed}", *(f"{by_mode[mode][seed]:.3f}" for mode in MODES)] for seed in by_mode[MODES[0]]]
+    spread = [(mean(found.values()), stdev(found.values()) if len(found) > 1 else 0) for found in by_mode.values()]
+    lines.append(["mean", *(f"{middle:.3f} ± {width:.3f}" for middle, width in spread)])
+    return markdown(["seed", *(f"fast = {mode}" for mode in MODES)], lines)
 
 
 if __name__ == "__main__":
