@@ -46,10 +46,8 @@ def main() -> None:
             Console(stderr=True).print(row)
             rows.append(row)
     found = {"recipe": arguments.recipe, "torch": torch.__version__, "command": sys.argv, "rows": rows}
-    text = (
-        table(rows)
-        + f"\n\n`{arguments.recipe}`, {arguments.count} samples; ebmkit {ebmkit.__version__}, torch {torch.__version__}."
-    )
+    versions = f"ebmkit {ebmkit.__version__}, torch {torch.__version__}"
+    text = f"{table(rows)}\n\n`{arguments.recipe}`, {arguments.count} samples of each model; {versions}."
     Console().print(text, markup=False)
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n")
