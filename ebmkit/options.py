@@ -161,7 +161,9 @@ class FastOptions(BaseOptions):
     tf32: Part = Field(
         default="auto", description="GPU: TF32 in what is computed in float32, penalties above all; 'off' is IEEE."
     )
-    channels_last: Part = Field(default="auto", description="Keep weights and features with the channels innermost.")
+    channels_last: Part = Field(
+        default="auto", description="Keep weights and features with the channels innermost; for the plain engine."
+    )
     winograd: Part = Field(
         default="auto",
         description="CPU, float32: 3x3 convolutions by Winograd's F(4x4, 3x3), a quarter of the multiplications; needs "

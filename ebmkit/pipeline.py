@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ebmkit import reachability
 from ebmkit.blame import blamed_on, wrong
-from ebmkit.engine.settings import engine_problems
+from ebmkit.engine.settings import engine_problems, is_plain
 from ebmkit.errors import Problem, RecipeError
 from ebmkit.interfaces import SweepBudget
 from ebmkit.recipe import Part, Recipe
@@ -46,6 +46,8 @@ def cross_check(recipe: Recipe, source: str, world_size: int = 1) -> list[str]:
         each = f"{world_size} x {recipe.engine.accumulate} (processes x engine.accumulate)"
         problems.append(Problem("train.batch_size", f"must be divisible by {each}, not {batch}"))
     problems += engine_problems(recipe.engine, world_size)
+    if recipe.fast.channels_last == "on" and not is_plain(recipe.engine, world_size):
+        problems.append(Problem("fast.channels_last", "is for the plain engine: DeepSpeed cannot take such weights"))
     rates = _learning_rates(recipe)
     if not all(0 <= rate <= MAX_LEARNING_RATE for rate in rates):
         message = f"must stay between 0 and {MAX_LEARNING_RATE:g}, but has values from {min(rates):g} to {max(rates):g}"

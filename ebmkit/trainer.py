@@ -24,6 +24,7 @@ from ebmkit.elastic import buffer_state, data_state
 from ebmkit.energy_model import EnergyModel
 from ebmkit.engine.building import build_engine
 from ebmkit.engine.interface import Engine
+from ebmkit.engine.settings import is_plain
 from ebmkit.errors import BadInput, TrainingFailed
 from ebmkit.fast.energy import FastEnergy
 from ebmkit.fast.parts import Parts, choose
@@ -115,7 +116,9 @@ class Trainer:
             # In evaluations: a Langevin step is 2, the objective 6, a penalty 6 (docs: benchmarks).
             evaluations = train.steps * train.batch_size / self.world.size * (2 * self.sampler.steps + 12)
             flops = evaluations * forward_flops(self.model, self.recipe.data.shape, self.device)
-        return choose(train.fast, train.precision, self.recipe.fast, self.device, flops)
+        parts = choose(train.fast, train.precision, self.recipe.fast, self.device, flops)
+        # DeepSpeed takes weights in torch's usual order of memory only.
+        return parts if is_plain(self.recipe.engine, self.world.size) else replace(parts, channels_last=False)
 
     @property
     def averaged(self) -> EnergyModel:

@@ -6,6 +6,7 @@ from ebmkit.distributed.world import World
 from ebmkit.energy_model import EnergyModel
 from ebmkit.engine.interface import Engine
 from ebmkit.engine.plain import PlainEngine
+from ebmkit.engine.settings import is_plain
 from ebmkit.recipe import Recipe
 
 
@@ -15,7 +16,7 @@ def build_engine(recipe: Recipe, module: EnergyModel, world: World, device: str,
     `fused` lets plain torch use its fused AdamW.
     """
     options = recipe.engine
-    if options.use == "plain" or (options.use == "auto" and world.size == 1):
+    if is_plain(options, world.size):
         return PlainEngine(module, recipe.optimizer, options.accumulate, fused)
     from ebmkit.engine.sharded import DeepSpeedEngine
 

@@ -34,6 +34,11 @@ OURS: Mapping[str, str] = {
 """What a recipe says elsewhere. The rest of `[engine.deepspeed]` goes to DeepSpeed as it is."""
 
 
+def is_plain(options: EngineOptions, world_size: int) -> bool:
+    """Whether plain torch computes the update, not DeepSpeed."""
+    return options.use == "plain" or (options.use == "auto" and world_size == 1)
+
+
 def engine_problems(options: EngineOptions, world_size: int = 1) -> Iterator[Problem]:
     """What is wrong with a recipe's `[engine]` for so many processes."""
     if options.zero_stage == 3:
