@@ -42,9 +42,14 @@ UNET32: Mapping[str, Any] = {
     "buffer.size": 64,
     "train.batch_size": 8,
 }
+SEEN: Mapping[str, Any] = {"train.precision": "float32", "fast.winograd": "off"}
+"""Of the fast path what is the same on every processor, and what the counters can see."""
+OFF: Mapping[str, Any] = {"train.fast": "off"}
 CASES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "digits": ("digits", {}),
-    "unet32": ("cifar10_unet", UNET32),
+    "digits": ("digits", SEEN),
+    "digits, fast off": ("digits", OFF),
+    "unet32": ("cifar10_unet", {**UNET32, **SEEN}),
+    "unet32, fast off": ("cifar10_unet", {**UNET32, **OFF}),
 }
 """What is measured: a recipe, and what is changed in it."""
 

@@ -25,6 +25,7 @@ class SamplingReport:
     batch_size: int
     gradients: int
     ebmkit: Timing
+    fast: str
     reference: Timing | None = None
     ratio: Ratio | None = None
     cost: Cost | None = None
@@ -60,7 +61,9 @@ def measure_sampling(recipe: Recipe, device: str, plan: Plan, compare: bool, pro
     found = interleaved(calls, device, plan, lambda done, total: progress("sampling", done, total))
     timings = {name: Timing(found[name], first[name], peaks[name]) for name in calls}
     mine, others = timings["ebmkit"], timings.get("reference")
-    return SamplingReport(size, gradients, mine, others, ratio(mine, others) if others else None, cost)
+    return SamplingReport(
+        size, gradients, mine, str(model.parts), others, ratio(mine, others) if others else None, cost
+    )
 
 
 def cost_of_a_sweep(recipe: Recipe, device: str, gradients: int) -> Cost:

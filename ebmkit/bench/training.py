@@ -14,6 +14,7 @@ from ebmkit.bench.timing import Plan, Ratio, Stopwatch, Timing, interleaved, rat
 from ebmkit.bench.yardstick import build_reference
 from ebmkit.console import Silent
 from ebmkit.data.images import all_images
+from ebmkit.precision import tf32
 from ebmkit.recipe import Recipe
 from ebmkit.run_folder import RunFolder
 from ebmkit.sections import SECTIONS, Unwatched
@@ -36,6 +37,7 @@ class TrainingReport:
     ebmkit: Timing
     split: dict[str, float]
     finite: bool
+    fast: str
     reference: Timing | None = None
     ratio: Ratio | None = None
     cost: Cost | None = None
@@ -49,9 +51,15 @@ def measure_training(
     size = recipe.train.batch_size
     cost = cost_of_a_step(recipe, device) if compare else None
     with PeakMemory(device) as memory, open_trainer(recipe, device, folder, progress) as trainer:
-        first = {"ebmkit": seconds_of(trainer.train_step, device)}
-        seconds_of(trainer.train_step, device)
-        calls: dict[str, Callable[[], object]] = {"ebmkit": trainer.train_step}
+
+        def ours() -> None:
+            # As in training; the reference runs with torch's own setting.
+            with tf32(device, trainer.parts.tf32):
+                trainer.train_step()
+
+        first = {"ebmkit": seconds_of(ours, device)}
+        seconds_of(ours, device)
+        calls: dict[str, Callable[[], object]] = {"ebmkit": ours}
         memory.read()
         peaks = {"ebmkit": memory.rise}
         if compare:
@@ -65,10 +73,11 @@ def measure_training(
         trainer.step = 0  # the schedule of the learning rate begins anew, however few steps the recipe has
         found = interleaved(calls, device, plan, lambda done, total: progress("training", done, total))
         timings = {name: Timing(found[name], first[name], peaks[name]) for name in calls}
-        split = split_step(trainer, plan)
-        finite = bool(trainer.all_finite)
-    ours, theirs = timings["ebmkit"], timings.get("reference")
-    return TrainingReport(size, ours, split, finite, theirs, ratio(ours, theirs) if theirs else None, cost)
+        with tf32(device, trainer.parts.tf32):
+            split = split_step(trainer, plan)
+        finite, fast = bool(trainer.all_finite), str(trainer.parts)
+    mine, others = timings["ebmkit"], timings.get("reference")
+    return TrainingReport(size, mine, split, finite, fast, others, ratio(mine, others) if others else None, cost)
 
 
 @contextlib.contextmanager
