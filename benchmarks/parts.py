@@ -20,11 +20,11 @@ from typing import Any
 
 import torch
 from pages import markdown, write_measured
-from rich.console import Console
 from small_runs import EMBEDDED, new_trainer
 
 import ebmkit
 from ebmkit.bench.timing import seconds_of
+from ebmkit.console import console
 from ebmkit.device import cpu_threads
 from ebmkit.fast.parts import choose, native_bf16
 from ebmkit.model import Model
@@ -56,9 +56,10 @@ def main() -> None:
         steps, sweeps = measure(arguments.recipe, changes, arguments)
     rows = [[name, *_ratio(steps, name), *_ratio(sweeps, name)] for name in steps]
     text = markdown(["", "training", "lowest", "highest", "sampling", "lowest", "highest"], rows)
-    where = f"`{arguments.recipe}`, {arguments.device}, {threads or torch.get_num_threads()} threads, {arguments.rounds} rounds"
+    count = threads or torch.get_num_threads()
+    where = f"`{arguments.recipe}`, {arguments.device}, {count} threads, {arguments.rounds} rounds"
     text += f"\n\n{where}; ebmkit {ebmkit.__version__}, torch {torch.__version__}."
-    Console().print(text, markup=False)
+    console().print(text, markup=False)
     found = {"torch": torch.__version__, "command": sys.argv, "steps": steps, "sweeps": sweeps}
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n")

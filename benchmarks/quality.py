@@ -23,6 +23,7 @@ from pages import markdown, write_measured
 from rich.console import Console
 
 import ebmkit
+from ebmkit.console import console
 from ebmkit.overrides import parse
 
 MODES = ("auto", "off")
@@ -48,7 +49,7 @@ def main() -> None:
     found = {"recipe": arguments.recipe, "torch": torch.__version__, "command": sys.argv, "rows": rows}
     versions = f"ebmkit {ebmkit.__version__}, torch {torch.__version__}"
     text = f"{table(rows)}\n\n`{arguments.recipe}`, {arguments.count} samples of each model; {versions}."
-    Console().print(text, markup=False)
+    console().print(text, markup=False)
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n")
     if arguments.out:

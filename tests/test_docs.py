@@ -134,6 +134,7 @@ BLOCKS: dict[str, Callable[[], list[str]]] = {
     "options data": lambda: section_table("data"),
     "options optimizer": lambda: section_table("optimizer"),
     "options engine": lambda: section_table("engine"),
+    "options fast": lambda: section_table("fast"),
     "options train": lambda: section_table("train"),
     "recipes": recipe_rows,
     "fixed": fixed_keys,
