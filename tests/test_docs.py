@@ -135,6 +135,7 @@ BLOCKS: dict[str, Callable[[], list[str]]] = {
     "options optimizer": lambda: section_table("optimizer"),
     "options engine": lambda: section_table("engine"),
     "options train": lambda: section_table("train"),
+    "options fast": lambda: section_table("fast"),
     "recipes": recipe_rows,
     "fixed": fixed_keys,
     "components": components,
