@@ -136,6 +136,7 @@ BLOCKS: dict[str, Callable[[], list[str]]] = {
     "options engine": lambda: section_table("engine"),
     "options fast": lambda: section_table("fast"),
     "options train": lambda: section_table("train"),
+    "options fast": lambda: section_table("fast"),
     "recipes": recipe_rows,
     "fixed": fixed_keys,
     "components": components,

@@ -54,14 +54,14 @@ class FastEnergy:
         """Energies `[B]` of `x[B, C, H, W]` at `t[B]`."""
         compiled = x.shape in (self.shape, self._both) and not x.requires_grad and torch.is_grad_enabled()
         # Always in this order of memory: any other would be compiled for once more.
-        energy: Tensor = self._forward(x.contiguous(), t) if compiled else self.model(x, t)
+        energy: Tensor = self._forward(_in_order(x), t) if compiled else self.model(x, t)
         return energy
 
     def gradient(self, x: Tensor, t: Tensor, create_graph: bool = False) -> Tensor:
         """What `energy_gradient` says."""
         if x.shape != self.shape:
             return energy_gradient(self.model, x, t, create_graph)
-        x = x.detach().contiguous()
+        x = _in_order(x.detach())
         if create_graph:
             with torch.enable_grad():
                 differentiable: Tensor = self._twice(x, t)
@@ -94,8 +94,10 @@ class FastEnergy:
             raise
         except (torch._dynamo.exc.TorchDynamoException, RuntimeError, NotImplementedError, OSError) as error:
             self.shape = self._both = None
-            lines = [line for line in str(error).splitlines() if line.strip()]
-            reason = lines[0] if lines else type(error).__name__
+            # What the compiler's own errors wrap.
+            cause = getattr(error, "inner_exception", error)
+            lines = [line for line in str(cause).splitlines() if line.strip()]
+            reason = lines[0] if lines else type(cause).__name__
             say(
                 f"warning: the network cannot be compiled here and stays eager ({reason}); fast.compile = 'off' says so"
             )
@@ -103,20 +105,27 @@ class FastEnergy:
         return True
 
     def _try(self, x: Tensor, t: Tensor, trained: bool) -> None:
-        device, precision = str(x.device), self.precision
-        with frozen(self.model), torch.no_grad(), autocast(device, precision):
-            for _ in range(2):
-                self.gradient(x, t)
-        if not trained:
-            return
-        for _ in range(2):
-            with autocast(device, precision):
-                loss = sum(energy.mean() for energy in both_energies(self, x, x, t))
-            gradient = self.gradient(x, t, create_graph=True)
-            if not gradient.requires_grad:
-                raise RuntimeError("the compiled gradient depends on no parameter")
-            (loss + gradient.square().sum()).backward()  # type: ignore[no-untyped-call]
+        # Such as the vectors of spectral norm, which move with each evaluation.
+        before = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        try:
+            with autocast(str(x.device), self.precision), frozen(self.model), torch.no_grad():
+                for _ in range(2):
+                    self.gradient(x, t)
+            for _ in range(2 if trained else 0):
+                self._try_training(x, t)
+        finally:
             self.model.zero_grad(set_to_none=True)
+            for buffer, value in before:
+                buffer.copy_(value)
+
+    def _try_training(self, x: Tensor, t: Tensor) -> None:
+        with autocast(str(x.device), self.precision):
+            loss = sum(energy.mean() for energy in both_energies(self, x, x, t))
+        gradient = self.gradient(x, t, create_graph=True)
+        if not gradient.requires_grad:
+            raise RuntimeError("the compiled gradient depends on no parameter")
+        (loss + gradient.square().sum()).backward()  # type: ignore[no-untyped-call]
+        self.model.zero_grad(set_to_none=True)
 
     def _gradient_of_sum(self, x: Tensor, t: Tensor) -> Tensor:
         gradient: Tensor = torch.func.grad(lambda images: self.model(images, t).sum())(x)
@@ -129,6 +138,11 @@ def both_energies(energy: EnergyFunction, x_pos: Tensor, x_neg: Tensor, t: Tenso
         return energy(x_pos, t), energy(x_neg, t)
     positive, negative = energy(torch.cat([x_pos, x_neg]), torch.cat([t, t])).chunk(2)
     return positive, negative
+
+
+def _in_order(x: Tensor) -> Tensor:
+    """Contiguous, and with the usual strides even for one channel, where others would do."""
+    return x.contiguous().view(-1).view(x.shape)
 
 
 def _compiled(function: Callable[..., Any], mode: str | None = None) -> Callable[..., Any]:

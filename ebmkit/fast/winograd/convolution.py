@@ -23,13 +23,20 @@ from ebmkit.fast.winograd import kernels
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`conv2d(x[B, C, H, W], weight[O, C, 3, 3], bias[O], padding=1)`, `[B, O, H, W]` in channels_last.
 
-    Where `x` is not float32 on the CPU, or autocast is on, torch's own convolution computes it.
+    Where not all are float32 on the CPU, or autocast is on, torch's own convolution computes it, or says what is wrong.
     """
-    ours = x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu" and x.numel() and x.ndim == 4
-    if not ours or torch.is_autocast_enabled("cpu") or _transformed():
+    if not _suit(x, weight, bias) or torch.is_autocast_enabled("cpu") or _transformed():
         return conv2d(x, weight, bias, padding=1)
     y: Tensor = _Convolution.apply(x, weight, bias, False)
     return y
+
+
+def _suit(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether the kernels may be given these: they look at nothing but the numbers."""
+    given = (x, weight) if bias is None else (x, weight, bias)
+    right = all(value.dtype == torch.float32 and value.device.type == "cpu" for value in given)
+    fits = x.ndim == 4 and x.numel() > 0 and x.shape[1] == weight.shape[1]
+    return right and fits and (bias is None or bias.shape == weight.shape[:1])
 
 
 def _transformed() -> bool:

@@ -33,20 +33,26 @@ def library(panel: int) -> ctypes.CDLL:
     Every process compiles them anew, in half a second: a file that is kept would have to be kept apart for each
     kind of processor, and be guarded against whoever else can write there.
     """
-    compiler = shlex.split(os.environ.get("CC", "cc"))
-    with tempfile.TemporaryDirectory(prefix="ebmkit-") as folder:
-        target = Path(folder) / "winograd.so"
-        command = [*compiler, *FLAGS, f"-DPANEL={panel}", str(SOURCE), "-o", str(target)]
-        try:
-            subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT, stdin=subprocess.DEVNULL)
-            return ctypes.CDLL(str(target))
-        except FileNotFoundError as error:
-            raise NoKernels(f"there is no C compiler '{compiler[0]}'") from error
-        except subprocess.CalledProcessError as error:
-            told = error.stderr.decode(errors="replace").strip().splitlines()
-            raise NoKernels(f"the C compiler '{compiler[0]}' failed: {told[0] if told else error}") from error
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise NoKernels(f"the C compiler '{compiler[0]}' failed: {error}") from error
+    try:
+        compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
+        with tempfile.TemporaryDirectory(prefix="ebmkit-") as folder:
+            return _compiled(compiler, panel, Path(folder) / "winograd.so")
+    except (OSError, ValueError) as error:
+        raise NoKernels(f"the kernels cannot be compiled: {error}") from error
+
+
+def _compiled(compiler: list[str], panel: int, target: Path) -> ctypes.CDLL:
+    command = [*compiler, *FLAGS, f"-DPANEL={panel}", str(SOURCE), "-o", str(target)]
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT, stdin=subprocess.DEVNULL)
+    except FileNotFoundError as error:
+        raise NoKernels(f"there is no C compiler '{compiler[0]}'") from error
+    except subprocess.CalledProcessError as error:
+        told = error.stderr.decode(errors="replace").strip().splitlines()
+        raise NoKernels(f"the C compiler '{compiler[0]}' failed: {told[0] if told else error}") from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NoKernels(f"the C compiler '{compiler[0]}' failed: {error}") from error
+    return ctypes.CDLL(str(target))
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, adjoint: bool) -> Tensor:
@@ -64,6 +70,8 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, adjoint: bool) -> T
     y = torch.empty((batch, out_channels, height, width), memory_format=torch.channels_last)
     own, threads = _for(in_channels, out_channels), torch.get_num_threads()
     sizes = _sizes(in_channels, out_channels, *strides)
+    if bias is not None:
+        bias = bias.contiguous()
     own.transform_weight(_data(weight), _data(u), *sizes, int(adjoint), threads)
     sizes = _sizes(batch, height, width, in_channels, out_channels)
     if own.convolve(_data(x), _data(u), _data(bias), _data(y), *sizes, threads):

@@ -26,10 +26,9 @@ class R1(Regularizer):
 
     def penalty(self, pairs: Pairs, generator: torch.Generator) -> Term:
         """The squared norm is taken for each image, over C, H and W."""
-        import torch
+        from ebmkit import energy_gradient
 
-        x = pairs.x_pos.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(pairs.energy(x, pairs.t).sum(), x, create_graph=True)
+        gradient = energy_gradient(pairs.energy, pairs.x_pos, pairs.t, create_graph=True)
         squared_norm = gradient.square().sum(dim=(1, 2, 3))
         value = self.options.weight / 2 * squared_norm.mean()
         return Term(value, {"penalty": value.detach(), "gradient_norm": squared_norm.detach().sqrt().mean()})

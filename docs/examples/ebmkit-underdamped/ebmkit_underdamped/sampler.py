@@ -53,18 +53,14 @@ class Underdamped(Sampler):
 
     def refine(self, energy: EnergyFunction, x: Tensor, t: Tensor, noise: NoiseSource) -> Tensor:
         """K steps from `x[B, C, H, W]` at `t[B]`."""
-        import torch
+        from ebmkit import energy_gradient
 
         h, decay = self.options.step_size, self.options.decay
         # One temperature for each image: their time steps may differ.
         temperature = self.temperatures[self.context.time_steps - t].to(x.dtype).view(-1, 1, 1, 1)
         x, v = x.detach(), temperature.sqrt() * noise.normal_like(x)
         for _ in range(self.steps):
-            # The core calls this with gradients switched off.
-            with torch.enable_grad():
-                place = x.detach().requires_grad_()
-                # No energy mixes the images of a batch, so the gradient of the sum has each image's own.
-                (gradient,) = torch.autograd.grad(energy(place, t).sum(), place)
+            gradient = energy_gradient(energy, x, t)
             kick = (temperature * (1 - decay**2)).sqrt() * noise.normal_like(x)
             v = decay * v - h * gradient + kick
             x = x + h * v
