@@ -134,7 +134,6 @@ BLOCKS: dict[str, Callable[[], list[str]]] = {
     "options data": lambda: section_table("data"),
     "options optimizer": lambda: section_table("optimizer"),
     "options engine": lambda: section_table("engine"),
-    "options fast": lambda: section_table("fast"),
     "options train": lambda: section_table("train"),
     "options fast": lambda: section_table("fast"),
     "recipes": recipe_rows,
