@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ebmkit.interfaces import EnergyFunction
 
 Say = Callable[[str], None]
+MOST_COMPILATIONS = 256
+"""In one process; torch's own accumulated limit."""
 
 
 def energy_gradient(energy: EnergyFunction, x: Tensor, t: Tensor, create_graph: bool = False) -> Tensor:
@@ -88,7 +90,9 @@ class FastEnergy:
         self.shape, self._both = x.shape, torch.Size((2 * shape[0], *shape[1:]))
         devices = [x.device] if x.is_cuda else []
         try:
-            with torch.random.fork_rng(devices):
+            # Compiled code is counted by function, for all networks and shapes of this process; after eight of them
+            # torch would go on eagerly, with nobody told.
+            with torch.random.fork_rng(devices), torch._dynamo.config.patch(recompile_limit=MOST_COMPILATIONS):
                 self._try(x, t, trained)
         except torch.OutOfMemoryError:
             raise
