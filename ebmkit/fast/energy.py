@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,8 @@ class FastEnergy:
         """Whether positives and negatives are evaluated in one batch."""
         self.shape: torch.Size | None = None
         """That of the batches for which it is compiled."""
+        self.compiling = 0.0
+        """Seconds that `compile` took, all of its calls together."""
         self._both: torch.Size | None = None
         self._graphs = False
 
@@ -88,6 +91,7 @@ class FastEnergy:
         self._twice = _compiled(self._gradient_of_sum)
         self._forward = _compiled(self.model)
         self.shape, self._both = x.shape, torch.Size((2 * shape[0], *shape[1:]))
+        begin = time.perf_counter()
         devices = [x.device] if x.is_cuda else []
         try:
             # Compiled code is counted by function, for all networks and shapes of this process; after eight of them
@@ -104,6 +108,8 @@ class FastEnergy:
                 f"warning: the network cannot be compiled here and stays eager ({reason}); fast.compile = 'off' says so"
             )
             return False
+        finally:
+            self.compiling += time.perf_counter() - begin
         return True
 
     def _try(self, x: Tensor, t: Tensor, trained: bool) -> None:
