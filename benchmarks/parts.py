@@ -54,8 +54,7 @@ def main() -> None:
     threads = ebmkit.check(arguments.recipe, changes, warn=lambda message: None).train.threads
     with cpu_threads(threads):
         steps, sweeps = measure(arguments.recipe, changes, arguments)
-    rows = [[name, *_ratio(steps, name), *_ratio(sweeps, name)] for name in steps]
-    text = markdown(["", "training", "lowest", "highest", "sampling", "lowest", "highest"], rows)
+    text = table_of(steps, sweeps)
     count = threads or torch.get_num_threads()
     where = f"`{arguments.recipe}`, {arguments.device}, {count} threads, {arguments.rounds} rounds"
     text += f"\n\n{where}; ebmkit {ebmkit.__version__}, torch {torch.__version__}."
@@ -66,6 +65,12 @@ def main() -> None:
     if arguments.out:
         (arguments.out / "parts.json").write_text(json.dumps(found, indent=2) + "\n")
         write_measured(arguments.out / "parts.md", text)
+
+
+def table_of(steps: dict[str, list[float]], sweeps: dict[str, list[float]]) -> str:
+    """The ratios of every variant to "off", as Markdown."""
+    rows = [[name, *_ratio(steps, name), *_ratio(sweeps, name)] for name in steps]
+    return markdown(["", "training", "lowest", "highest", "sampling", "lowest", "highest"], rows)
 
 
 def variants(device: str, compiled: bool) -> dict[str, dict[str, Any]]:

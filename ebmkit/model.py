@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -142,11 +143,17 @@ class Model:
         """Compile for batches of this size, if so many gradients of an image are worth it."""
         flops = None
         if self.device.startswith("cuda"):
-            flops = 2 * evaluations * forward_flops(self.energy, self.image_shape, self.device)
+            flops = 2 * evaluations * self._forward_flops
         parts = choose(self.fast, self.parts.precision, self.recipe.fast, self.device, flops)
         shape = (batch_size, *self.image_shape)
         if parts.compile and self._fast_energy.shape != shape:
-            self._fast_energy.compile(shape, self.device, self.say, parts.cuda_graphs, trained=False)
+            with tf32(self.device, parts.tf32):
+                self._fast_energy.compile(shape, self.device, self.say, parts.cuda_graphs, trained=False)
+
+    @cached_property
+    def _forward_flops(self) -> float:
+        # Counting takes tens of milliseconds, as much as a small batch.
+        return forward_flops(self.energy, self.image_shape, self.device)
 
     def _sampling_recipe(self, overrides: Mapping[str, Any] | None) -> Recipe:
         if not overrides:

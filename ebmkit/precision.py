@@ -24,26 +24,38 @@ def keep_energies_in_float32(model: nn.Module, precision: str) -> None:
 
 @contextmanager
 def tf32(device: str, allowed: bool) -> Iterator[None]:
-    """On a GPU, let float32 products and convolutions use TF32 or not; both settings are given back."""
-    if torch.device(device).type != "cuda":
+    """On a GPU, let float32 products and convolutions use TF32 or not; both settings are given back.
+
+    Compiled code is compiled anew under another setting, so that it has to be compiled within this, too.
+    """
+    wanted = ("high" if allowed else "highest", allowed)
+    if torch.device(device).type != "cuda" or (before := _tf32()) == wanted:
         yield
         return
-    with warnings.catch_warnings():
-        # torch has a newer way to say this, which must not be mixed with the older one that plugins may use.
-        warnings.filterwarnings("ignore", "Please use the new API settings", UserWarning)
-        before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-        _set_tf32("high" if allowed else "highest", allowed)
+    _set_tf32(*wanted)
     try:
         yield
     finally:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Please use the new API settings", UserWarning)
-            _set_tf32(*before)
+        _set_tf32(*before)
+
+
+@contextmanager
+def _older_way() -> Iterator[None]:
+    """torch has a newer way to say this, which must not be mixed with the older one that plugins may use."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Please use the new API settings", UserWarning)
+        yield
+
+
+def _tf32() -> tuple[str, bool]:
+    # Without `_older_way`, which would make Python repeat warnings: this is called in every step.
+    return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
 
 
 def _set_tf32(products: str, convolutions: bool) -> None:
-    torch.set_float32_matmul_precision(products)
-    torch.backends.cudnn.allow_tf32 = convolutions
+    with _older_way():
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 def _in_float32(module: nn.Module, inputs: object, energy: Tensor) -> Tensor:

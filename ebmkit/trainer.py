@@ -82,7 +82,8 @@ class Trainer:
             self._restore(saved)
         if self.parts.compile:
             shape = (self.micro_batch, *recipe.data.shape)
-            compiled = self.energy.compile(shape, device, view.say, self.parts.cuda_graphs)
+            with self._own_settings():
+                compiled = self.energy.compile(shape, device, view.say, self.parts.cuda_graphs)
             self.parts = replace(self.parts, compile=compiled)
         # With the weights in place: DeepSpeed copies them.
         self.engine: Engine = build_engine(recipe, self.model, self.world, device, self.parts.fused_optimizer)
@@ -133,8 +134,7 @@ class Trainer:
         try:
             # Steps seed torch's global generator for the networks' own randomness; the caller's is given back.
             # And torch's settings.
-            own_settings = tf32(self.device, self.parts.tf32)
-            with contextlib.closing(self.data), torch.random.fork_rng(self._devices()), own_settings:
+            with contextlib.closing(self.data), torch.random.fork_rng(self._devices()), self._own_settings():
                 self.hooks.build(self.context)
                 self.hooks.call("ebmkit_train_begin", step=self.step)
                 self.hooks.end_if_failed()
@@ -167,17 +167,22 @@ class Trainer:
             if last or self.step % options.checkpoint_every == 0:
                 self._save()
 
+    def _own_settings(self) -> contextlib.AbstractContextManager[None]:
+        return tf32(self.device, self.parts.tf32)
+
     def _devices(self) -> list[str]:
         return [self.device] if self.device.startswith("cuda") else []
 
     def train_step(self) -> dict[str, Tensor]:
         """One step of Algorithm 1; returns its metrics as detached scalar tensors, the means of its micro-batches."""
         recipe, count = self.recipe, self.recipe.engine.accumulate
-        rows = [self._micro_batch(self.step * count + number) for number in range(count)]
         learning_rate = recipe.optimizer.learning_rate(self.step / recipe.train.steps)
-        with self.sections.of("optimizer"):
-            gradient_norm = self.engine.step(learning_rate)
-            self.ema.update_parameters(self.model)
+        # Also for whoever takes single steps.
+        with self._own_settings():
+            rows = [self._micro_batch(self.step * count + number) for number in range(count)]
+            with self.sections.of("optimizer"):
+                gradient_norm = self.engine.step(learning_rate)
+                self.ema.update_parameters(self.model)
         self.all_finite &= torch.isfinite(gradient_norm)
         self.step += 1
         self.images_seen += recipe.train.batch_size

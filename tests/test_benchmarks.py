@@ -6,12 +6,14 @@ import importlib
 import importlib.util
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from run_helpers import ROOT, run_process
+from run_helpers import ROOT, environment, run_process
 
 FOLDER = ROOT / "benchmarks"
 
@@ -87,6 +89,83 @@ def test_the_measured_part_of_a_page_is_replaced(benchmark: object, tmp_path: Pa
     with pytest.raises(SystemExit, match="its marks"):
         pages.write_measured(page, "third")
     assert page.read_text() == "# By hand\n"
+
+
+def test_parts_are_compared_with_everything_off(benchmark: object) -> None:
+    parts: ModuleType = benchmark("parts")  # type: ignore[operator]
+    off, auto = [4.0, 6.0, 5.0], [2.0, 2.0, 4.0]
+    text = parts.table_of({"off": off, "auto": auto}, {"off": auto, "auto": off})
+    assert "| off | 1.00 | 1.00 | 1.00 | 1.00 | 1.00 | 1.00 |" in text
+    assert "| auto | 2.50 | 1.25 | 3.00 | 0.40 | 0.33 | 0.80 |" in text
+    kinds = parts.variants("cpu", False)
+    assert kinds["off"] == {"train.fast": "off"}
+    assert kinds["winograd alone"] == {"train.fast": "off", "fast.winograd": "on"}
+    assert kinds["auto without winograd"] == {"fast.winograd": "off"}
+    assert not [name for name in kinds if "tf32" in name or "compile" in name]
+
+
+def test_targets_of_a_gpu(benchmark: object) -> None:
+    """Each side of each bound; images of 64x64 are scaled to 50,000."""
+    page: ModuleType = benchmark("gpu_page")  # type: ignore[operator]
+
+    def ratio(value: float) -> dict[str, object]:
+        return {"ratio": {"value": value, "lowest": value - 1, "highest": value + 1}}
+
+    strict = {"reference without TF32": ratio(7.9)["ratio"]}
+    found = {
+        "compiled": {"training": ratio(6.0) | {"compiling": 91.0}, "sampling": ratio(7.9)},
+        "strict": {"ratios": {"training": strict}},
+        "draw32": {"seconds": 45.0, "count": 50_000, "starting": 80.0},
+        "draw64": {"seconds": 18.1, "count": 5000, "starting": 95.0},
+        "data": {"data": {"streamed": {"waiting": 0.021}}},
+    }
+    rows = {name: (value, met) for name, value, _, met in page.targets_of(found)}
+    assert {name: met for name, (_, met) in rows.items()} == {
+        "training, compiled, to the reference": "met",
+        "sampling, compiled, to the reference": "missed",
+        "training, compiled, to the reference without TF32": "met",
+        "compiling to train": "missed",
+        "50,000 images of 32x32": "met",
+        "starting to draw 32x32, compiling": "met",
+        "50,000 images of 64x64": "missed",
+        "starting to draw 64x64, compiling": "missed",
+        "of a step, waiting for shards": "missed",
+    }
+    assert rows["50,000 images of 64x64"][0] == "181 s, scaled from 5,000"
+    assert page.targets_of({}) == []
+
+
+def gpu_script(out: Path, python: str) -> subprocess.CompletedProcess[str]:
+    words = ["bash", str(FOLDER / "gpu.sh"), "--tiny", str(out)]
+    settings = environment(PYTHON=python)
+    return subprocess.run(words, env=settings, capture_output=True, text=True, check=False, timeout=280)
+
+
+def test_a_part_that_fails_on_a_gpu_does_not_stop_the_others(tmp_path: Path) -> None:
+    (tmp_path / "gpu").mkdir()
+    (tmp_path / "gpu" / "draw32.json").write_text("{}")
+    done = gpu_script(tmp_path, "false")
+    parts = re.findall(r"^part (\w+)", (FOLDER / "gpu.sh").read_text(), re.MULTILINE)
+    assert re.findall(r"^FAILED  (\w+)", done.stdout, re.MULTILINE) == parts
+    assert len(parts) == 10
+    assert not list((tmp_path / "gpu").glob("*.json")), "what an earlier call measured would pass for this one's"
+
+
+@pytest.mark.slow
+def test_all_that_is_measured_on_a_gpu_runs_tiny_on_a_cpu(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    done = gpu_script(tmp_path, sys.executable)
+    assert "FAILED" not in done.stdout, done.stdout
+    text = (tmp_path / "gpu.md").read_text()
+    for row in (
+        "training, compiled",
+        "without TF32",
+        "50,000 images of 64x64",
+        "waiting for shards",
+        "| batch |",
+        "| off |",
+    ):
+        assert row in text
 
 
 def test_peers_are_skipped_where_there_are_none(tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ def describe_machine(device: str) -> dict[str, str | int]:
         "torch": str(torch.__version__),
         "ebmkit": ebmkit.__version__,
     }
+    if device.startswith("cuda"):
+        told["cuda"] = str(torch.version.cuda)
     return told
 
 

@@ -64,7 +64,8 @@ def _compared(report: Report, part: TrainingReport | SamplingReport, name: str, 
         rows.append(_row("reference", part.reference, part.batch_size))
     target.print()
     target.print(_table(head, rows))
-    target.print(f"fast path: {part.fast}", markup=False)
+    compiling = part.compiling if isinstance(part, TrainingReport) else 0.0
+    target.print(f"fast path: {part.fast}" + (f"; compiled in {compiling:.0f} s" if compiling else ""), markup=False)
     if part.ratio is not None:
         target.print(f"ebmkit is {ratio_text(part.ratio)} times as fast as the reference", style="bold", markup=False)
     if part.cost is not None:

@@ -31,13 +31,17 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """Times of a step. `split` has the seconds of each section; the reference's part is None where there is none."""
+    """Times of a step. `split` has the seconds of each section; the reference's part is None where there is none.
+
+    `compiling` are the seconds before the first step in which the network was compiled.
+    """
 
     batch_size: int
     ebmkit: Timing
     split: dict[str, float]
     finite: bool
     fast: str
+    compiling: float
     reference: Timing | None = None
     ratio: Ratio | None = None
     cost: Cost | None = None
@@ -75,9 +79,10 @@ def measure_training(
         timings = {name: Timing(found[name], first[name], peaks[name]) for name in calls}
         with tf32(device, trainer.parts.tf32):
             split = split_step(trainer, plan)
-        finite, fast = bool(trainer.all_finite), str(trainer.parts)
+        finite, fast, compiling = bool(trainer.all_finite), str(trainer.parts), trainer.energy.compiling
     mine, others = timings["ebmkit"], timings.get("reference")
-    return TrainingReport(size, mine, split, finite, fast, others, ratio(mine, others) if others else None, cost)
+    compared = ratio(mine, others) if others else None
+    return TrainingReport(size, mine, split, finite, fast, compiling, others, compared, cost)
 
 
 @contextlib.contextmanager

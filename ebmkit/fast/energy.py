@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from ebmkit.interfaces import EnergyFunction
 
 Say = Callable[[str], None]
+MOST_COMPILATIONS = 256
+"""In one process; torch's own accumulated limit."""
 
 
 def energy_gradient(energy: EnergyFunction, x: Tensor, t: Tensor, create_graph: bool = False) -> Tensor:
@@ -47,6 +50,8 @@ class FastEnergy:
         """Whether positives and negatives are evaluated in one batch."""
         self.shape: torch.Size | None = None
         """That of the batches for which it is compiled."""
+        self.compiling = 0.0
+        """Seconds that `compile` took, all of its calls together."""
         self._both: torch.Size | None = None
         self._graphs = False
 
@@ -86,9 +91,12 @@ class FastEnergy:
         self._twice = _compiled(self._gradient_of_sum)
         self._forward = _compiled(self.model)
         self.shape, self._both = x.shape, torch.Size((2 * shape[0], *shape[1:]))
+        begin = time.perf_counter()
         devices = [x.device] if x.is_cuda else []
         try:
-            with torch.random.fork_rng(devices):
+            # Compiled code is counted by function, for all networks and shapes of this process; after eight of them
+            # torch would go on eagerly, with nobody told.
+            with torch.random.fork_rng(devices), torch._dynamo.config.patch(recompile_limit=MOST_COMPILATIONS):
                 self._try(x, t, trained)
         except torch.OutOfMemoryError:
             raise
@@ -102,6 +110,8 @@ class FastEnergy:
                 f"warning: the network cannot be compiled here and stays eager ({reason}); fast.compile = 'off' says so"
             )
             return False
+        finally:
+            self.compiling += time.perf_counter() - begin
         return True
 
     def _try(self, x: Tensor, t: Tensor, trained: bool) -> None:
