@@ -47,25 +47,26 @@ def run_training(
     """
     place = place or find_place()
     with taking_part(place, view.say) as world, ExitStack() as held:
-        start = _agreed(world, lambda: _begin(source, set_values, run_dir, resume, view, world, place, held))
-        run, recipe = RunFolder(Path(start.folder)), recipes.from_table(start.table, start.source, start.name)
-        if start.finished_at is not None:
-            return Outcome(run.folder, start.finished_at, True)
-        if not world.first:
-            _require_shared(run, place)
-        if world.size > 1:
-            log = RankLog(run.logs, world.rank, redirect=not world.first)
-            view = Logged(view if world.first else Silent(), log)
-            held.enter_context(log.recording())
-            world.say = view.say
-            log.write(f"rank {world.rank} of {world.size}, process {os.getpid()} on {socket.gethostname()}")
-        device = choose_device(recipe.train.device, place)
-        held.enter_context(cpu_threads(recipe.train.threads))
-        trainer = Trainer(recipe, run, device, view, world)
-        if resume and world.first:
-            # Only now: the checkpoint fits, so that a refused change leaves the run as it was.
-            run.keep_recipe(recipe.to_toml())
-            view.say(f"{run.folder}: going on from step {trainer.step} to {recipe.train.steps}")
+        with interrupts_kept():
+            start = _agreed(world, lambda: _begin(source, set_values, run_dir, resume, view, world, place, held))
+            run, recipe = RunFolder(Path(start.folder)), recipes.from_table(start.table, start.source, start.name)
+            if start.finished_at is not None:
+                return Outcome(run.folder, start.finished_at, True)
+            if not world.first:
+                _require_shared(run, place)
+            if world.size > 1:
+                log = RankLog(run.logs, world.rank, redirect=not world.first)
+                view = Logged(view if world.first else Silent(), log)
+                held.enter_context(log.recording())
+                world.say = view.say
+                log.write(f"rank {world.rank} of {world.size}, process {os.getpid()} on {socket.gethostname()}")
+            device = choose_device(recipe.train.device, place)
+            held.enter_context(cpu_threads(recipe.train.threads))
+            trainer = Trainer(recipe, run, device, view, world)
+            if resume and world.first:
+                # Only now: the checkpoint fits, so that a refused change leaves the run as it was.
+                run.keep_recipe(recipe.to_toml())
+                view.say(f"{run.folder}: going on from step {trainer.step} to {recipe.train.steps}")
         with stop_on_signals(view.say) as stop:
             return trainer.train(stop)
 
@@ -149,6 +150,30 @@ def require_data(recipe: Recipe) -> None:
     from ebmkit.data.patterns import expand
 
     expand(recipe.data.patterns, make=recipe.data.make)
+
+
+@contextmanager
+def interrupts_kept() -> Iterator[None]:
+    """Ctrl-C is raised at the end, if nobody let it through: some libraries catch everything that they meet."""
+    asked = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        raise KeyboardInterrupt
+
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        # Other threads cannot set handlers, and a handler of the caller's holds.
+        yield
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if asked:
+        raise KeyboardInterrupt
 
 
 @contextmanager
