@@ -24,7 +24,6 @@ from ebmkit.bench.memory import PeakMemory
 from ebmkit.bench.timing import seconds_of
 from ebmkit.console import console
 from ebmkit.overrides import parse
-from ebmkit.precision import tf32
 
 
 def main() -> None:
@@ -60,7 +59,7 @@ def measure(recipe: str, batch: int, arguments: argparse.Namespace) -> dict[str,
     """Images a second and the peak memory in bytes of a training step."""
     values = {**EMBEDDED, "train.batch_size": batch, "buffer.size": max(10_000, batch), **parse(arguments.changes)}
     device = arguments.device
-    with PeakMemory(device) as memory, new_trainer(recipe, values, device) as trainer, tf32(device, trainer.parts.tf32):
+    with PeakMemory(device) as memory, new_trainer(recipe, values, device) as trainer:
         for _ in range(2):
             trainer.train_step()
         seconds = seconds_of(trainer.train_step, device, arguments.steps)

@@ -31,7 +31,6 @@ from ebmkit.model import Model
 from ebmkit.options import FastOptions
 from ebmkit.overrides import parse
 from ebmkit.pipeline import build_energy, build_regularizers
-from ebmkit.precision import tf32
 from ebmkit.trainer import Trainer
 
 COMPILED = ("compile", "cuda_graphs")
@@ -113,7 +112,7 @@ def measure(
         for number in range(-1, arguments.rounds):
             for name, trainer in trainers.items():
                 batch = trainer.recipe.train.batch_size
-                step, sweep = _stepping(trainer, device), _sweeping(models[name], batch)
+                step, sweep = trainer.train_step, _sweeping(models[name], batch)
                 times = seconds_of(step, device, arguments.steps), seconds_of(sweep, device)
                 # The first of all is warming up.
                 if number >= 0:
@@ -125,14 +124,6 @@ def measure(
 def _model(trainer: Trainer, device: str) -> Model:
     recipe, context = trainer.recipe, trainer.context
     return Model(build_energy(recipe, context, build_regularizers(recipe, context)), recipe, device, {})
-
-
-def _stepping(trainer: Trainer, device: str) -> Callable[[], None]:
-    def step() -> None:
-        with tf32(device, trainer.parts.tf32):
-            trainer.train_step()
-
-    return step
 
 
 def _sweeping(model: Model, batch: int) -> Callable[[], None]:

@@ -14,7 +14,6 @@ from ebmkit.bench.timing import Plan, Ratio, Stopwatch, Timing, interleaved, rat
 from ebmkit.bench.yardstick import build_reference
 from ebmkit.console import Silent
 from ebmkit.data.images import all_images
-from ebmkit.precision import tf32
 from ebmkit.recipe import Recipe
 from ebmkit.run_folder import RunFolder
 from ebmkit.sections import SECTIONS, Unwatched
@@ -55,15 +54,9 @@ def measure_training(
     size = recipe.train.batch_size
     cost = cost_of_a_step(recipe, device) if compare else None
     with PeakMemory(device) as memory, open_trainer(recipe, device, folder, progress) as trainer:
-
-        def ours() -> None:
-            # As in training; the reference runs with torch's own setting.
-            with tf32(device, trainer.parts.tf32):
-                trainer.train_step()
-
-        first = {"ebmkit": seconds_of(ours, device)}
-        seconds_of(ours, device)
-        calls: dict[str, Callable[[], object]] = {"ebmkit": ours}
+        first = {"ebmkit": seconds_of(trainer.train_step, device)}
+        seconds_of(trainer.train_step, device)
+        calls: dict[str, Callable[[], object]] = {"ebmkit": trainer.train_step}
         memory.read()
         peaks = {"ebmkit": memory.rise}
         if compare:
@@ -77,8 +70,7 @@ def measure_training(
         trainer.step = 0  # the schedule of the learning rate begins anew, however few steps the recipe has
         found = interleaved(calls, device, plan, lambda done, total: progress("training", done, total))
         timings = {name: Timing(found[name], first[name], peaks[name]) for name in calls}
-        with tf32(device, trainer.parts.tf32):
-            split = split_step(trainer, plan)
+        split = split_step(trainer, plan)
         finite, fast, compiling = bool(trainer.all_finite), str(trainer.parts), trainer.energy.compiling
     mine, others = timings["ebmkit"], timings.get("reference")
     compared = ratio(mine, others) if others else None

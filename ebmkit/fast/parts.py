@@ -34,14 +34,14 @@ class Parts:
 def choose(mode: str, precision: str, by_hand: FastOptions, device: str, flops: float | None = None) -> Parts:
     """The parts for `mode` ("auto", "max" or "off") on this device; what is set by hand is as it is set.
 
-    `flops` is the work that a compilation would be for, None where nothing is to be compiled.
+    `flops` is the work that a compilation would be for, as "auto" weighs it; None where that is not known.
     """
     kind = torch.device(device).type
     cuda, cpu, wanted = kind == "cuda", kind == "cpu", mode != "off"
     if precision == "auto":
         precision = "bf16" if wanted and native_bf16(device) else "float32"
     # On a CPU compiling has not made anything faster.
-    long_enough = flops is not None and (mode == "max" or flops >= COMPILED_FLOPS)
+    long_enough = mode == "max" or (flops is not None and flops >= COMPILED_FLOPS)
     compiled = _either(by_hand.compile, wanted and cuda and long_enough)
     return Parts(
         precision=precision,

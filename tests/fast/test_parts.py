@@ -31,7 +31,7 @@ TABLE: list[tuple[str, str, float | None, Parts]] = [
     ("auto", "mps", LONG, Parts(concatenate=True)),
     ("max", "cpu", LONG, CPU),
     ("max", "cuda", 1.0, GRAPHS),
-    ("max", "cuda", None, CUDA),
+    ("max", "cuda", None, GRAPHS),
     ("max", "mps", LONG, Parts(concatenate=True)),
 ]
 
