@@ -12,7 +12,7 @@
 
 /* Of the multiplications: ROWS rows at a time of TILES tiles, ROWS_W for the weight gradient, whose tiles and their
    transformed gradients have BLOCK floats together: what fits a core's cache. */
-enum { LANES = 8, ROWS = 6, TILES = 2 * ROWS, ROWS_W = 4, BLOCK = 64 * 1024 };
+enum { LANES = 8, ROWS = 6, TILES = ROWS, ROWS_W = 8, BLOCK = 64 * 1024 };
 
 typedef long i64;
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
