@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from run_helpers import ROOT, environment, run_process
 
@@ -36,6 +37,24 @@ def test_exponent_is_that_of_a_power_law(benchmark: object) -> None:
     growth: ModuleType = benchmark("growth")  # type: ignore[operator]
     for a in (0.0, 1.0, 2.0):
         assert growth.exponent([(n, 3 * n**a) for n in (2, 8, 32)]) == pytest.approx(a)
+
+
+def test_operators_are_sorted_and_summed_by_kind(benchmark: object) -> None:
+    operators: ModuleType = benchmark("operators")  # type: ignore[operator]
+    names = {
+        "_WeightGradient": "convolutions",
+        "aten::mkldnn_convolution": "convolutions",
+        "aten::native_group_norm_backward": "normalisation",
+        "aten::linalg_vector_norm": operators.REST,
+        "aten::silu_backward": "activations",
+        "aten::mm": "linear layers",
+        "aten::mul": operators.REST,
+    }
+    assert {name: operators.kind_of(name) for name in names} == names
+    x = torch.randn(64, 64)
+    (found,) = operators.measured([lambda: (x @ x, torch.nn.functional.silu(x))], 3)
+    assert {kind for kind, seconds in found.items() if seconds > 0} >= {"linear layers", "activations"}
+    assert found["convolutions"] == 0
 
 
 def test_growth_takes_the_fixed_part_away(benchmark: object) -> None:
