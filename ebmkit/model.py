@@ -146,7 +146,7 @@ class Model:
             flops = 2 * evaluations * self._forward_flops
         parts = choose(self.fast, self.parts.precision, self.recipe.fast, self.device, flops)
         shape = (batch_size, *self.image_shape)
-        if parts.compile and self._fast_energy.shape != shape:
+        if parts.compile and self._fast_energy.shape != shape and not self._fast_energy.refused:
             with tf32(self.device, parts.tf32):
                 self._fast_energy.compile(shape, self.device, self.say, parts.cuda_graphs, trained=False)
 

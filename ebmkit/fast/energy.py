@@ -52,6 +52,8 @@ class FastEnergy:
         """That of the batches for which it is compiled."""
         self.compiling = 0.0
         """Seconds that `compile` took, all of its calls together."""
+        self.refused = False
+        """Whether it failed here: with other shapes it would again, after as many minutes."""
         self._both: torch.Size | None = None
         self._graphs = False
 
@@ -102,6 +104,7 @@ class FastEnergy:
             raise
         except (torch._dynamo.exc.TorchDynamoException, RuntimeError, NotImplementedError, OSError) as error:
             self.shape = self._both = None
+            self.refused = True
             # What the compiler's own errors wrap.
             cause = getattr(error, "inner_exception", error)
             lines = [line for line in str(cause).splitlines() if line.strip()]

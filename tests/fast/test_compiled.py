@@ -18,6 +18,7 @@ from ebmkit import Context, Pairs, energy_gradient
 from ebmkit.fast import energy as energies
 from ebmkit.fast.energy import FastEnergy, both_energies
 from ebmkit.fast.parts import Parts
+from ebmkit.model import Model
 from ebmkit.noise import GeneratorNoise, generator
 from ebmkit.pipeline import build_energy, frozen
 from ebmkit.registry import default_registry
@@ -264,6 +265,17 @@ def test_a_gradient_that_trains_nothing_counts_as_failed(monkeypatch: pytest.Mon
     told: list[str] = []
     assert not FastEnergy(network(), Parts(compile=True)).compile(SHAPE, "cpu", told.append)
     assert "depends on no parameter" in told[1]
+
+
+def test_a_model_does_not_try_again_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = RuntimeError("no compiler")
+    monkeypatch.setattr(energies, "_compiled", lambda function, mode=None: Fails(function, error, 1))
+    recipe = tiny_recipe("digits", fast={"compile": "on"})
+    told: list[str] = []
+    model = Model(build_energy(recipe, recipe.context(), []), recipe, "cpu", {}, say=told.append)
+    images = [model.sample(count, batch_size=4) for count in (2, 3, 2)]
+    assert sum("cannot be compiled" in line for line in told) == 1
+    assert torch.equal(images[0], images[2])
 
 
 def test_a_lack_of_memory_is_no_reason_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
