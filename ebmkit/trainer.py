@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from ebmkit.fast.preparing import forward_flops, prepare
 from ebmkit.files import sync_file
 from ebmkit.interfaces import Buffer, Objective, Pairs, Sampler
 from ebmkit.lifecycle import Lifecycle
+from ebmkit.metering import Meter
 from ebmkit.model import save_model
 from ebmkit.noise import PerImageNoise, generator, stream_seed
 from ebmkit.pictures import save_grid
@@ -153,15 +153,14 @@ class Trainer:
 
     def _steps(self, stop: Callable[[], bool]) -> None:
         options = self.recipe.train
-        started, images_at_start = time.perf_counter(), self.images_seen
+        meter = Meter(self.device, self.images_seen, self.run.read_metrics() if self.world.first else ())
         self.model.train()
         while self.step < options.steps and not self.world.agree(stop() or self.hooks.failure is not None):
             metrics = self.train_step()
             self.view.step(self.step)
             last = self.step == options.steps
             if last or self.step % options.log_every == 0:
-                rate = (self.images_seen - images_at_start) / (time.perf_counter() - started)
-                self._log(metrics, rate)
+                self._log(metrics, meter)
             if options.sample_every and self.step % options.sample_every == 0:
                 self._draw_samples()
             if last or self.step % options.checkpoint_every == 0:
@@ -252,12 +251,12 @@ class Trainer:
                 "optimizer.clip_grad_norm"
             )
 
-    def _log(self, metrics: Mapping[str, Tensor], images_per_second: float) -> None:
+    def _log(self, metrics: Mapping[str, Tensor], meter: Meter) -> None:
         self._require_finite()
         row: dict[str, float] = {"step": self.step, "images": self.images_seen}
         row |= self.world.mean({name: float(value) for name, value in metrics.items()})
         row |= {"step": self.step, "images": self.images_seen}
-        row["images_per_second"] = round(images_per_second, 1)
+        row |= meter.read(self.images_seen)
         skipped = self.world.all_gather(self.data.skipped)
         row["skipped_images"] = skipped[0] if self.data.whole else sum(skipped)
         if not self.world.first:

@@ -26,6 +26,7 @@ from PIL import Image
 from ebmkit import recipe as recipes
 from ebmkit.cli import main
 from ebmkit.console import Silent
+from ebmkit.metering import METERED
 from ebmkit.recipe import Part, Recipe
 from ebmkit.run_folder import RunFolder
 from ebmkit.state_file import load_state
@@ -285,9 +286,9 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 
 
 def metrics_of(folder: Path) -> list[dict[str, float]]:
-    """The lines of metrics.jsonl without the one number that is a time."""
+    """The lines of metrics.jsonl without what differs from run to run: its cost."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key != "images_per_second"} for row in rows]
+    return [{key: value for key, value in row.items() if key not in METERED} for row in rows]
 
 
 def last_checkpoint(folder: Path) -> dict[str, Any]:

@@ -9,13 +9,12 @@ from torch import Tensor
 
 from ebmkit.energy_model import EnergyModel
 from ebmkit.interfaces import Pairs, Term
+from ebmkit.metering import METERED
 from ebmkit.testing.analytic import gaussian, photographs, time_steps_of
 from ebmkit.testing.contract import require
 
 BATCH = 4
-RESERVED = frozenset(
-    {"step", "images", "loss", "gradient_norm", "learning_rate", "images_per_second", "skipped_images"}
-)
+RESERVED = frozenset({"step", "images", "loss", "gradient_norm", "learning_rate", "skipped_images", *METERED})
 """The metrics of every run."""
 
 

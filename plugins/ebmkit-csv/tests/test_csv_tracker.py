@@ -18,6 +18,7 @@ from ebmkit_csv.tracker import Csv
 
 from ebmkit.errors import BadInput
 from ebmkit.lifecycle import ERROR_LOG
+from ebmkit.metering import METERED
 from ebmkit.run_folder import RunFolder
 from ebmkit.testing import TrackerContract
 from run_helpers import (
@@ -65,7 +66,7 @@ def assert_table_is_the_log(run: Path) -> None:
 
 
 def without_times(rows: Iterable[Row]) -> list[Row]:
-    return [{name: cell for name, cell in row.items() if name != "images_per_second"} for row in rows]
+    return [{name: cell for name, cell in row.items() if name not in METERED} for row in rows]
 
 
 def test_the_table_is_the_log_value_for_value(tmp_path: Path, shards: str) -> None:
