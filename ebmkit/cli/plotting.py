@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ebmkit.cli.sampling import BatchSize, Device, ModelFile, Seed
-from ebmkit.console import console, counting
+from ebmkit.console import console, progress_bar
 
 Count = Annotated[int, typer.Option(min=1, help="How many samples; in strips and rows, how many of them.")]
 Data = Annotated[str | None, typer.Option(help="Shards of the real images; the recipe's own by default.")]
@@ -41,7 +43,7 @@ def trajectory(
     """
     from ebmkit.drawing.plots import plot_trajectory
 
-    with counting(console(stderr=True), "sampling", "time steps") as progress:
+    with _reporting() as progress:
         plot_trajectory(model, out, count, seed, device, progress)
     _say(out)
 
@@ -64,7 +66,7 @@ def interpolation(
     """
     from ebmkit.drawing.plots import plot_interpolation
 
-    with counting(console(stderr=True), "sampling", "columns") as progress:
+    with _reporting() as progress:
         plot_interpolation(model, out, count, seed, other_seed, images, device, progress)
     _say(out)
 
@@ -92,7 +94,7 @@ def energies(
     from ebmkit.drawing.plots import plot_energies
 
     factors = step_size or [0.5, 1.0, 2.0]
-    with counting(console(stderr=True), "sampling", "time steps") as progress:
+    with _reporting() as progress:
         plot_energies(model, out, factors, data, count, seed, batch_size, device, progress)
     _say(out)
 
@@ -117,7 +119,7 @@ def neighbours(
     """
     from ebmkit.drawing.plots import plot_neighbours
 
-    with counting(console(stderr=True), "comparing", "images") as progress:
+    with _reporting() as progress:
         plot_neighbours(model, out, data, features, count, nearest, seed, batch_size, device, progress)
     _say(out)
 
@@ -139,7 +141,7 @@ def histogram(
     """
     from ebmkit.drawing.plots import plot_histogram
 
-    with counting(console(stderr=True), "sampling", "gradient evaluations") as progress:
+    with _reporting() as progress:
         plot_histogram(model, out, data, count, seed, time_step, batch_size, device, progress)
     _say(out)
 
@@ -157,6 +159,21 @@ def curves(
 
     plot_curves(runs, out)
     _say(out)
+
+
+@contextmanager
+def _reporting() -> Iterator[Callable[[str, int, int | None], None]]:
+    """A progress bar for one kind of work after another; silent in a pipe."""
+    with progress_bar(console(stderr=True)) as bar:
+        tasks = {"starting": bar.add_task("starting", total=None, unit="")}
+
+        def report(what: str, done: int, total: int | None) -> None:
+            if what not in tasks:
+                bar.remove_task(tasks.popitem()[1])
+                tasks[what] = bar.add_task(what, total=total, unit="")
+            bar.update(tasks[what], completed=done, total=total)
+
+        yield report
 
 
 def _say(out: Path) -> None:

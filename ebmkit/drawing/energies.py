@@ -122,7 +122,7 @@ def _limit(axes: Axes, sweep: EnergySweep) -> None:
     last = [float(values[:, -1].mean() - mean[-1]) for values in sweep.samples]
     ends = [value for value in last if math.isfinite(value)]
     bottom = min([float((low - mean).min()), *ends])
-    top = max(3 * float((high - mean).max()), *[1.5 * end for end in sorted(ends)[:1]])
+    top = max([3 * float((high - mean).max()), *[1.5 * end for end in sorted(ends)[:1]]])
     if math.isfinite(bottom + top) and bottom < top:
         axes.set_ylim(bottom - 0.1 * (top - bottom), top)
 

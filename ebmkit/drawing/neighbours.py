@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from ebmkit.drawing import style, tiles
 from ebmkit.drawing.features import Features, normalized
-from ebmkit.drawing.real import Say, all_parts
+from ebmkit.drawing.real import Done, Say, all_parts, unheard
 from ebmkit.options import DataOptions
 from ebmkit.sampling import from_uint8
 
@@ -51,7 +50,7 @@ def compute(
     nearest: int,
     batch_size: int = 64,
     say: Say = lambda message: None,
-    done: Callable[[int], None] | None = None,
+    done: Done = unheard,
 ) -> Neighbours:
     """The `nearest` images of the data for each of `samples[B, C, H, W]`; fewer where there are no more.
 
@@ -64,12 +63,10 @@ def compute(
     cosines, images = torch.empty(count, 0), torch.empty(count, 0, *samples.shape[1:], dtype=torch.uint8)
     sources: list[list[tuple[str, int]]] = [[] for _ in range(count)]
     compared = 0
-    for shard, first, part in all_parts(options, say):
+    for shard, first, part in all_parts(options, say, done):
         similar = wanted @ normalized(features, from_uint8(part), batch_size).T
         cosines, images, sources = _best(nearest, cosines, images, sources, similar, part, shard, first)
         compared += len(part)
-        if done is not None:
-            done(compared)
     return Neighbours(samples, from_uint8(images), cosines, tuple(map(tuple, sources)), compared)
 
 

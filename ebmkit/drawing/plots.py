@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,15 @@ from ebmkit.errors import BadInput
 if TYPE_CHECKING:
     from ebmkit.model import Model
 
-Report = Callable[[int, "int | None"], None]
-"""Called with how much is done, and of how much, where that is known."""
+Report = Callable[[str, int, "int | None"], None]
+"""Called with what is being done, how much of it, and of how much, where that is known."""
+READING, SAMPLING, COMPARING = "reading images", "sampling", "comparing with images"
 
 _warn = logging.getLogger("ebmkit").warning
 MOVING = (".gif", ".mp4")
 
 
-def _unheard(done: int, total: int | None) -> None:
+def _unheard(what: str, done: int, total: int | None) -> None:
     pass
 
 
@@ -45,7 +47,7 @@ def plot_trajectory(
     motion.check_player(path)
     loaded = _loaded(model, device)
     total = loaded.recipe.time_steps
-    found = trajectory.compute(loaded, count, seed, lambda done: progress(done, total))
+    found = trajectory.compute(loaded, count, seed, lambda done: progress(SAMPLING, done, total))
     numbers = _head("trajectory", loaded) | {"seed": seed, "count": count} | found.numbers()
     title = f"{loaded.recipe.name}: from noise to images, seed {seed}"
     if path.suffix.lower() in MOVING:
@@ -78,7 +80,7 @@ def plot_interpolation(
     from ebmkit.drawing import interpolation
 
     loaded = _loaded(model, device)
-    found = interpolation.compute(loaded, count, images, seed, other, lambda done: progress(done, images))
+    found = interpolation.compute(loaded, count, images, seed, other, lambda done: progress(SAMPLING, done, images))
     numbers = _head("interpolation", loaded) | {"seed": seed, "other_seed": other, "count": count} | found.numbers()
     title = f"{loaded.recipe.name}: from seed {seed} to seed {other}, spherical in all noise"
     style.save(interpolation.draw(found, title), path, numbers)
@@ -109,9 +111,11 @@ def plot_energies(
     from ebmkit.drawing.real import data_of, some_images
 
     loaded = _loaded(model, device)
-    real = some_images(data_of(loaded, data), count, seed, _warn)
+    real = some_images(data_of(loaded, data), count, seed, _warn, partial(progress, READING))
     total = len(factors) * -(-count // batch_size) * loaded.recipe.time_steps
-    found = energies.compute(loaded, real, factors, count, seed, batch_size, lambda done: progress(done, total))
+    found = energies.compute(
+        loaded, real, factors, count, seed, batch_size, lambda done: progress(SAMPLING, done, total)
+    )
     numbers = _head("energies", loaded) | {"data": _data_name(loaded, data), "seed": seed, "count": count}
     numbers |= found.numbers()
     style.save(energies.draw(found, f"{loaded.recipe.name}: energy along the sweep, seed {seed}"), path, numbers)
@@ -143,8 +147,8 @@ def plot_neighbours(
 
     loaded = _loaded(model, device)
     by, options = features_of(features, loaded), data_of(loaded, data)
-    samples = loaded.sample(count, seed, batch_size)
-    found = neighbours.compute(samples, options, by, nearest, batch_size, _warn, lambda done: progress(done, None))
+    samples = loaded.sample(count, seed, batch_size, progress=partial(progress, SAMPLING))
+    found = neighbours.compute(samples, options, by, nearest, batch_size, _warn, partial(progress, COMPARING))
     numbers = _head("neighbours", loaded) | {"data": _data_name(loaded, data), "features": features, "seed": seed}
     numbers |= found.numbers()
     title = f"{loaded.recipe.name}: samples of seed {seed} and the nearest of {found.compared:,} images\n"
@@ -177,8 +181,8 @@ def plot_histogram(
     loaded = _loaded(model, device)
     if not 1 <= time_step <= loaded.recipe.time_steps:
         raise BadInput(f"the time step must be from 1 to {loaded.recipe.time_steps}, not {time_step}")
-    real = some_images(data_of(loaded, data), count, seed, _warn)
-    found = histogram.compute(loaded, real, count, seed, time_step, batch_size, progress)
+    real = some_images(data_of(loaded, data), count, seed, _warn, partial(progress, READING))
+    found = histogram.compute(loaded, real, count, seed, time_step, batch_size, partial(progress, SAMPLING))
     numbers = _head("histogram", loaded) | {"data": _data_name(loaded, data), "seed": seed} | found.numbers()
     title = f"{loaded.recipe.name}: energies at t = {time_step}, seed {seed}"
     style.save(histogram.draw(found, title), path, numbers)

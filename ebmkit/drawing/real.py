@@ -12,15 +12,20 @@ from ebmkit.data.loader import start_workers
 from ebmkit.data.patterns import expand
 from ebmkit.data.reader import ShardSet
 from ebmkit.data.schemes import is_local
-from ebmkit.data.stream import ShardStream
 from ebmkit.data.tally import nothing_usable
 from ebmkit.errors import BadInput
-from ebmkit.interfaces import Context
 from ebmkit.model import Model
+from ebmkit.noise import generator
 from ebmkit.options import DataOptions
 from ebmkit.sampling import from_uint8
 
 Say = Callable[[str], None]
+Done = Callable[[int, "int | None"], None]
+"""Called with the number of images read, and of how many, where manifests tell."""
+
+
+def unheard(done: int, total: int | None) -> None:
+    """Nobody watches."""
 
 
 def data_of(model: Model, data: str | None) -> DataOptions:
@@ -35,17 +40,22 @@ def data_of(model: Model, data: str | None) -> DataOptions:
     return options
 
 
-def some_images(options: DataOptions, count: int, seed: int, say: Say) -> Tensor:
-    """At most `count` different images `[N, C, H, W]` in [-1, 1], in an order that follows from the seed."""
-    shard_set = ShardSet.of(options)
-    if shard_set.total is not None:
-        count = min(count, shard_set.total)
-    context = Context(options.shape, 1, seed=seed)
-    with ShardStream(shard_set, context, count, workers=0, shuffle=options.shuffle, state=None, warn=say) as stream:
-        return from_uint8(stream.next().images)
+def some_images(options: DataOptions, count: int, seed: int, say: Say, done: Done = unheard) -> Tensor:
+    """`count` different images `[N, C, H, W]` in [-1, 1], fewer where there are no more; which ones, the seed says.
+
+    It reads all of the data, because shards may be sorted, and keeps no more than `count` and a part.
+    """
+    random = generator("cpu", seed, "real images")
+    kept, keys = torch.empty(0, *options.shape, dtype=torch.uint8), torch.empty(0, dtype=torch.float64)
+    for _, _, part in all_parts(options, say, done):
+        keys = torch.cat([keys, torch.rand(len(part), generator=random, dtype=torch.float64)])
+        # Each image has a number drawn for it; the smallest ones win, whatever the order of the data.
+        keys, chosen = keys.topk(min(count, len(keys)), largest=False)
+        kept = torch.cat([kept, part])[chosen]
+    return from_uint8(kept)
 
 
-def all_parts(options: DataOptions, say: Say) -> Iterator[tuple[str, int, Tensor]]:
+def all_parts(options: DataOptions, say: Say, done: Done = unheard) -> Iterator[tuple[str, int, Tensor]]:
     """Every image once: (shard, number of the first within its shard's usable images, `[N, C, H, W]` uint8).
 
     Raises `DataError` where a shard cannot be read or there is no usable image.
@@ -67,7 +77,7 @@ def all_parts(options: DataOptions, say: Say) -> Iterator[tuple[str, int, Tensor
         number = chunk.order[0]
         first = seen.get(number, 0)
         seen[number] = first + len(chunk.images)
-        # The worker goes on with a buffer of its own.
-        yield shard_set.shards[number], first, chunk.images.to(torch.uint8)
+        yield shard_set.shards[number], first, chunk.images
+        done(sum(seen.values()), shard_set.total)
     if not seen:
         raise nothing_usable(len(shard_set.shards), list(told.values()))
