@@ -11,6 +11,7 @@ from ebmkit import pipeline
 from ebmkit import recipe as recipes
 from ebmkit.console import Silent
 from ebmkit.description import Description, describe_component
+from ebmkit.drawing import plots
 from ebmkit.errors import PluginMissing
 from ebmkit.plugins import BrokenPlugin, LoadedPlugin
 from ebmkit.recipe import Recipe
@@ -147,3 +148,11 @@ def check_plugin(
 def schema(warn: Callable[[str], None] | None = None) -> dict[str, Any]:
     """The JSON Schema of a recipe, with every installed component; `warn` is told of those whose options have none."""
     return recipe_schema(default_registry(), warn or _log.warning)
+
+
+plot_curves = plots.plot_curves
+plot_energies = plots.plot_energies
+plot_histogram = plots.plot_histogram
+plot_interpolation = plots.plot_interpolation
+plot_neighbours = plots.plot_neighbours
+plot_trajectory = plots.plot_trajectory

@@ -25,7 +25,7 @@ from ebmkit.fast.energy import FastEnergy, Say
 from ebmkit.fast.parts import choose
 from ebmkit.fast.preparing import forward_flops, prepare
 from ebmkit.files import write_atomically
-from ebmkit.interfaces import PLUGIN_API, Sampler, Schedule
+from ebmkit.interfaces import PLUGIN_API, NoiseSource, Sampler, Schedule
 from ebmkit.noise import PerImageNoise
 from ebmkit.pipeline import build_energy, build_part, build_regularizers, cross_check, frozen, problems_of
 from ebmkit.precision import autocast, tf32
@@ -125,18 +125,31 @@ class Model:
                     done = before * recipe.time_steps + now * (recipe.time_steps - t + 1)
                     progress(done * steps, count * recipe.time_steps * steps)
 
-            drawn = self._sweep(recipe, sampler, seed, mine, observe) if mine else None
+            drawn = None
+            if mine:
+                noise = PerImageNoise(seed, mine, self.device)
+                start = start_noise(noise, len(mine), self.image_shape, self.device)
+                drawn = self.sweep(start, noise, sampler, observe)
             for part in world.gather(drawn) or ():
                 if part is not None:
                     yield part
 
-    def _sweep(
-        self, recipe: Recipe, sampler: Sampler, seed: int, indices: range, observe: Callable[[int, Tensor], None]
+    def sweep(
+        self,
+        x: Tensor,
+        noise: NoiseSource,
+        sampler: Sampler | None = None,
+        observe: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
-        noise = PerImageNoise(seed, indices, self.device)
-        x = start_noise(noise, len(indices), self.image_shape, self.device)
+        """One sweep from `x[B, C, H, W]` with this noise, as `sample` draws a batch; as much, float32 on the CPU.
+
+        `sampler` is one built for this recipe's context, by default the recipe's. `observe(t, x)` is called after each
+        time step.
+        """
+        if sampler is None:
+            sampler = build_part(self.recipe.sampler, self.recipe.context(self.device))
         with frozen(self.energy), autocast(self.device, self.parts.precision), tf32(self.device, self.parts.tf32):
-            x = sweep(self._fast_energy, sampler, x, recipe.time_steps, noise, observe)
+            x = sweep(self._fast_energy, sampler, x.to(self.device), self.recipe.time_steps, noise, observe)
         return x.float().cpu()
 
     def _compile_for(self, batch_size: int, evaluations: float) -> None:

@@ -66,6 +66,10 @@ def test_command_parses(place: str, command: str) -> None:
         assert any(name in parameter.opts for parameter in group.params) or name == "--help"
         return
     assert name in group.commands, f"{place}: there is no command {name}"
+    while (inner := getattr(group.commands[name], "commands", None)) and arguments and not arguments[0].startswith("-"):
+        # A command of a group, such as `ebmkit plot curves`.
+        group, (name, *arguments) = group.commands[name], arguments
+        assert name in inner, f"{place}: there is no command {name}"
     if not arguments or "..." in arguments:
         return
     values = group.commands[name].make_context(name, arguments).params
