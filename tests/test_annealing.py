@@ -32,7 +32,7 @@ def at_one(model: EnergyModel) -> Energy:
 
 
 def forward(
-    energy: Energy, base: GaussianBase, stops: int, chains: int = 100, leaps: int = 8, seed: int = 0
+    energy: Energy, base: GaussianBase, stops: int, chains: int = 100, leaps: int = 3, seed: int = 0
 ) -> tuple[LogPartition, Annealed, Path]:
     random = torch.Generator().manual_seed(seed)
     path = find_path(energy, base, stops, chains, leaps, random)
@@ -45,7 +45,7 @@ def forward(
 def test_a_gaussians_partition_function(shape: tuple[int, int, int], center: float, width: float) -> None:
     """`Z = (2 pi w^2)^(D/2)`, within four of the stated errors, and between both bounds."""
     energy, base = at_one(Bowl(center, width)), GaussianBase(torch.zeros(shape), 1.0)
-    found, annealed, path = forward(energy, base, stops=300)
+    found, annealed, path = forward(energy, base, stops=600)
     truth = math.prod(shape) / 2 * math.log(2 * math.pi * width**2)
     assert found.effective > 15
     assert found.error < 0.25
@@ -54,9 +54,12 @@ def test_a_gaussians_partition_function(shape: tuple[int, int, int], center: flo
     # Chains that go back from exact draws bound it from above.
     random = torch.Generator().manual_seed(1)
     draws = center + width * torch.randn(200, *shape, generator=random)
-    upper = float(anneal_back(energy, base, path, draws, 8, random).log_weights.mean())
-    assert found.lower_bound < truth < upper
-    assert upper - found.lower_bound < 6
+    backward = anneal_back(energy, base, path, draws, 3, random).log_weights
+    lower, upper = annealed.log_weights, backward
+    for weights, side in ((lower, 1), (upper, -1)):
+        # Bounds in expectation: each mean has an error of its own.
+        assert side * (truth - float(weights.mean())) > -4 * float(weights.std()) / math.sqrt(len(weights))
+    assert abs(float(upper.mean()) - float(lower.mean())) < 3
 
 
 class Correlated(EnergyModel):
@@ -76,7 +79,7 @@ class Correlated(EnergyModel):
 
 def test_a_correlated_gaussians_partition_function() -> None:
     model = Correlated(64)
-    found, _, _ = forward(at_one(model), GaussianBase(torch.full((1, 8, 8), 0.2), 0.8), stops=300)
+    found, _, _ = forward(at_one(model), GaussianBase(torch.full((1, 8, 8), 0.2), 0.8), stops=600)
     truth = 32 * math.log(2 * math.pi) - float(model.values.log().sum()) / 2
     assert found.error < 0.3
     assert abs(found.value - truth) < 4 * found.error
@@ -96,7 +99,7 @@ class Mixture(EnergyModel):
 @pytest.mark.parametrize("shape", SHAPES[:2], ids=["2", "64"])
 def test_a_mixtures_partition_function(shape: tuple[int, int, int]) -> None:
     dimensions = math.prod(shape)
-    found, annealed, _ = forward(at_one(Mixture()), GaussianBase(torch.zeros(shape), 1.2), stops=400, chains=200)
+    found, annealed, _ = forward(at_one(Mixture()), GaussianBase(torch.zeros(shape), 1.2), stops=600, chains=200)
     truth = dimensions / 2 * math.log(2 * math.pi * 0.6**2) + math.log(5)
     assert found.error < 0.25
     assert abs(found.value - truth) < 4 * found.error
@@ -111,7 +114,7 @@ def test_a_mixtures_partition_function(shape: tuple[int, int, int]) -> None:
 @pytest.mark.parametrize(("center", "width"), [(0.6, 0.5), (0.0, 3.0)])
 def test_a_gaussian_within_the_cube(shape: tuple[int, int, int], center: float, width: float) -> None:
     base = GaussianBase(torch.full(shape, 0.2), 0.7, edge=1.0)
-    found, annealed, _ = forward(at_one(Bowl(center, width)), base, stops=300)
+    found, annealed, _ = forward(at_one(Bowl(center, width)), base, stops=600)
     normal = torch.distributions.Normal(center, width)
     inside = float((normal.cdf(torch.tensor(1.0)) - normal.cdf(torch.tensor(-1.0))).log())
     truth = math.prod(shape) * (math.log(width * math.sqrt(2 * math.pi)) + inside)
@@ -159,7 +162,7 @@ def test_stops_are_closer_where_the_density_changes_more() -> None:
     assert len(path.betas) == len(path.steps) == 51
     assert (path.betas[0], path.betas[-1]) == (0, 1)
     assert min(steps) > 0
-    assert steps[0] < 1e-3 < 0.02 < steps[-1]
+    assert steps[0] < 2e-3 < 0.02 < steps[-1]
     assert path.steps[0] > 5 * path.steps[-1], "and the leaps shorter where it is narrow"
 
 

@@ -41,8 +41,8 @@ class Annealing:
     """How hard to try: `chains` of `stops` stops, with `leaps` gradient evaluations at each."""
 
     chains: int = 64
-    stops: int = 200
-    leaps: int = 5
+    stops: int = 300
+    leaps: int = 3
 
     def __post_init__(self) -> None:
         if self.chains < 2 or self.stops < 2 or self.leaps < 1:
