@@ -12,7 +12,7 @@ import http.server
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -142,9 +142,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _json(self, value: Any, kind: str = "application/json") -> None:
         self._answer(200, json.dumps(value).encode(), {"Content-Type": kind})
 
-    def _answer(self, status: int, body: bytes = b"", headers: dict[str, str] = {}) -> None:
+    def _answer(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
         self.send_response(status)
-        for key, value in headers.items():
+        for key, value in (headers or {}).items():
             self.send_header(key, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

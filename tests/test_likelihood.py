@@ -94,7 +94,7 @@ def test_too_little_effort_is_not_believed(model: Model, shards: str) -> None:
     assert not found["believable"]
     assert found["effective_sample_size"] < 3
     assert any("effective sample size is" in line and "8 chains" in line for line in said)
-    enough = estimate_likelihood(model, shards, temperature=0.1, annealing=SMALL)
+    enough = estimate_likelihood(model, shards, annealing=Annealing(chains=40, stops=1200, leaps=3))
     assert enough["believable"], enough["warnings"]
 
 

@@ -17,7 +17,6 @@ from PIL import Image
 from safetensors import safe_open
 
 import ebmkit
-from ebmkit.errors import BadInput
 from ebmkit.files import folder_written_whole
 from ebmkit.recipe import Recipe
 from ebmkit.run_folder import RunFolder
@@ -145,9 +144,13 @@ def test_a_killed_export_leaves_no_half_folder(run: Path, tmp_path: Path) -> Non
 
 
 def test_an_error_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), folder_written_whole(tmp_path / "a") as temporary:
-        (temporary / "x").write_text("x")
-        raise ZeroDivisionError
+    def fail() -> None:
+        with folder_written_whole(tmp_path / "a") as temporary:
+            (temporary / "x").write_text("x")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert list(tmp_path.iterdir()) == []
 
 
