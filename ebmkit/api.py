@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ebmkit import pipeline
 from ebmkit import recipe as recipes
@@ -50,6 +50,7 @@ def train(
 def load(path: str | Path, device: str = "auto", fast: str | None = None) -> Model:
     """The model of a model file; `load(path).sample(64, seed=0)` draws images `[64, C, H, W]` in [-1, 1].
 
+    `path` may be a folder that holds model.safetensors, or `hf://owner/name[@revision]` on the Hugging Face hub.
     `fast` is "auto", "max" or "off", by default as the model was trained.
     """
     from ebmkit.model import load_model
@@ -70,14 +71,64 @@ def evaluate(
     return evaluate_model(loaded, data, count, seed, batch_size, say=_log.warning) or {}
 
 
-def export(run: str | Path, out: str | Path, step: int | None = None) -> int:
-    """Write the EMA weights of a run's checkpoint as a model file, as `ebmkit export` does; returns its step.
+def ood(
+    model: Model | str | Path,
+    against: str,
+    data: str | None = None,
+    t: int = 1,
+    images: int | None = None,
+    resize: bool = False,
+    seed: int = 0,
+    batch_size: int = 256,
+) -> dict[str, Any]:
+    """The AUROC of the energy between the shards `data` and other shards or "noise", as `ebmkit ood --json` has it."""
+    from ebmkit.detection import detect
+
+    loaded = load(model) if isinstance(model, str | Path) else model
+    return detect(loaded, against, data, t, images, resize, seed, batch_size, say=_log.warning)
+
+
+def likelihood(
+    model: Model | str | Path,
+    data: str | None = None,
+    t: int = 1,
+    temperature: float = 1.0,
+    support: Literal["images", "all"] = "images",
+    images: int | None = 1000,
+    chains: int = 64,
+    stops: int = 300,
+    leaps: int = 3,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The log-likelihood of images by annealed importance sampling, as `ebmkit likelihood --json` has it."""
+    from ebmkit.annealing.estimate import Annealing, estimate_likelihood
+
+    loaded = load(model) if isinstance(model, str | Path) else model
+    effort = Annealing(chains, stops, leaps)
+    return estimate_likelihood(loaded, data, t, temperature, support, images, effort, seed, say=_log.warning)
+
+
+def export(run: str | Path, out: str | Path, step: int | None = None, license_id: str | None = None) -> int:
+    """Write a run's checkpoint as a model file, or a folder with a model card, as `ebmkit export` does; gives its step.
 
     Raises `BadInput` where there is no such checkpoint, and where `out` exists.
     """
-    from ebmkit.exporting import export_model
+    if Path(out).suffix == ".safetensors":
+        from ebmkit.exporting import export_model
 
-    return export_model(run, out, step)
+        return export_model(run, out, step)
+    from ebmkit.sharing.folder import export_folder
+
+    return export_folder(run, out, step, license_id, say=_log.warning)
+
+
+def push(
+    folder: str | Path, repo: str, public: bool = False, revision: str | None = None, message: str | None = None
+) -> str:
+    """Upload an exported folder to the Hugging Face hub, as `ebmkit push` does; returns the commit's address."""
+    from ebmkit.sharing.hub import push as push_folder
+
+    return push_folder(folder, repo, public, revision, message)
 
 
 def save_images(images: Tensor, path: str | Path) -> None:

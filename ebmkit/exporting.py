@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
 from ebmkit import recipe as recipes
 from ebmkit.checkpoint import SHARED
+from ebmkit.energy_model import EnergyModel
 from ebmkit.errors import BadInput
 from ebmkit.model import save_model
 from ebmkit.pipeline import build_energy, build_regularizers
+from ebmkit.recipe import Recipe
 from ebmkit.run_folder import RunFolder
 from ebmkit.state_file import load_state
+
+
+class Averaged(NamedTuple):
+    """What a checkpoint holds of the model: the network with its EMA weights."""
+
+    energy: EnergyModel
+    recipe: Recipe
+    images_seen: int
+    step: int
 
 
 def export_model(folder: str | Path, out: str | Path, step: int | None = None) -> int:
@@ -21,6 +33,17 @@ def export_model(folder: str | Path, out: str | Path, step: int | None = None) -
     Raises `BadInput` where there is no such run or checkpoint, and where `out` exists.
     """
     run, out = RunFolder(Path(folder)), Path(out)
+    if out.exists():
+        raise BadInput(f"{out}: already exists and is never overwritten; choose another name by --out")
+    averaged = averaged_model(run, step)
+    if not out.absolute().parent.is_dir():
+        raise BadInput(f"{out}: there is no folder {out.parent}")
+    save_model(out, averaged.energy, averaged.recipe, averaged.images_seen, averaged.step)
+    return averaged.step
+
+
+def averaged_model(run: RunFolder, step: int | None = None) -> Averaged:
+    """The EMA weights of a run's checkpoint, the newest, or that of `step`; raises `BadInput` where there is none."""
     run.require()
     found = dict(run.complete_checkpoints())
     if not found:
@@ -28,10 +51,6 @@ def export_model(folder: str | Path, out: str | Path, step: int | None = None) -
     chosen = max(found) if step is None else step
     if chosen not in found:
         raise BadInput(f"{run.folder}: has no checkpoint of step {step}; there are {', '.join(map(str, found))}")
-    if out.exists():
-        raise BadInput(f"{out}: already exists and is never overwritten; choose another name by --out")
-    if not out.absolute().parent.is_dir():
-        raise BadInput(f"{out}: there is no folder {out.parent}")
     recipe = recipes.from_table(recipes.read_toml(run.recipe), str(run.recipe), _name(run))
     shared = load_state(found[chosen] / SHARED)
     context = recipe.context()
@@ -41,8 +60,7 @@ def export_model(folder: str | Path, out: str | Path, step: int | None = None) -
         energy.load_state_dict(averaged)
     except RuntimeError as error:
         raise BadInput(f"{found[chosen]}: does not fit the run's recipe: {str(error).splitlines()[0]}") from error
-    save_model(out, energy, recipe, int(shared["images_seen"]), chosen)
-    return chosen
+    return Averaged(energy, recipe, int(shared["images_seen"]), chosen)
 
 
 def _name(run: RunFolder) -> str:

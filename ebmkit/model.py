@@ -32,6 +32,8 @@ from ebmkit.precision import autocast, tf32
 from ebmkit.recipe import Recipe
 from ebmkit.registry import default_registry
 from ebmkit.sampling import start_noise, sweep
+from ebmkit.sharing import MODEL
+from ebmkit.sharing.hub import fetch_model, find_place
 
 FORMAT = "ebmkit-model"
 FORMAT_VERSION = 1
@@ -211,12 +213,16 @@ def save_model(path: Path, energy: EnergyModel, recipe: Recipe, images_seen: int
 def load_model(
     path: str | Path, device: str = "auto", fast: str | None = None, say: Say = lambda message: None
 ) -> Model:
-    """The model of a file that `save_model` wrote. No pickle is read and nothing in the file is run.
+    """The model of a file that `save_model` wrote, or of a folder or `hf://owner/name[@revision]` that holds one.
 
+    No pickle is read and nothing in the file is run.
     `fast` is "auto", "max" or "off", by default what the recipe's `train.fast` was; what falls back is told to `say`.
     Raises `BadInput` for a file that is missing, truncated or not ours, `PluginMissing` for a plugin that it needs.
     """
-    path = Path(path)
+    place = find_place(str(path))
+    path = fetch_model(place) if place is not None else Path(path)
+    if path.is_dir():
+        path /= MODEL
     metadata, weights = _read(path)
     recipe = _recipe_of(path, metadata)
     device = choose_device(device)
@@ -226,7 +232,8 @@ def load_model(
         energy.load_state_dict(weights)
     except RuntimeError as error:
         raise BadInput(f"{path}: its weights do not fit its recipe: {error}") from error
-    return Model(energy.to(device), recipe, device, metadata, path, fast, say)
+    # What lies in the hub's cache is no run of ours.
+    return Model(energy.to(device), recipe, device, metadata, None if place is not None else path, fast, say)
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

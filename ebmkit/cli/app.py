@@ -10,7 +10,18 @@ from typing import NoReturn
 import typer
 
 from ebmkit import __version__
-from ebmkit.cli import authoring, benching, checking, inspecting, plotting, sampling, shards, training
+from ebmkit.cli import (
+    authoring,
+    benching,
+    checking,
+    energies,
+    inspecting,
+    plotting,
+    sampling,
+    shards,
+    sharing,
+    training,
+)
 from ebmkit.console import console
 from ebmkit.distributed.place import find_place
 from ebmkit.errors import ComponentFailed, EbmkitError, RankFailed
@@ -46,6 +57,8 @@ def _root(
 
 training.add_to(app)
 sampling.add_to(app)
+sharing.add_to(app)
+energies.add_to(app)
 benching.add_to(app)
 plotting.add_to(app)
 inspecting.add_to(app)

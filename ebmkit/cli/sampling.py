@@ -1,4 +1,4 @@
-"""`ebmkit sample`, `ebmkit evaluate` and `ebmkit export`."""
+"""`ebmkit sample` and `ebmkit evaluate`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Speed(StrEnum):
     max = "max"
 
 
-ModelFile = Annotated[Path, typer.Argument(help="A model.safetensors file.")]
+ModelFile = Annotated[Path, typer.Argument(help="A model.safetensors file, its folder, or hf://owner/name.")]
 Device = Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images at a time; changes the images by rounding at most.")]
 Fast = Annotated[Speed | None, typer.Option(help="The fast path; by default what the recipe's train.fast was.")]
@@ -110,25 +110,7 @@ def evaluate(
         )
 
 
-def export(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
-    out: Annotated[Path, typer.Option(help="The model file to write.")],
-    step: Annotated[int | None, typer.Option(min=0, help="The checkpoint's step; the newest by default.")] = None,
-) -> None:
-    """Write a model file from a run's checkpoint, whichever engine and however many processes trained it.
-
-    A run writes model.safetensors with every checkpoint; this is for the older ones that it keeps.
-
-    Example: ebmkit export runs/digits --step 750 --out digits-750.safetensors
-    """
-    from ebmkit.exporting import export_model
-
-    done = export_model(run, out, step)
-    console().print(f"step {done} of {run}: {out}", markup=False)
-
-
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command()(sample)
     app.command()(evaluate)
-    app.command()(export)

@@ -1,0 +1,65 @@
+"""The images that a model is measured on, and the energies that it gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ebmkit.errors import BadInput
+from ebmkit.model import Model
+from ebmkit.options import DataOptions
+
+Progress = Callable[[int, int | None], None]
+"""Called with (images done, all of them or None)."""
+
+
+def check_time_step(model: Model, t: int) -> None:
+    """Raise `BadInput` unless the model knows the time step `t`."""
+    if not 1 <= t <= model.recipe.time_steps:
+        raise BadInput(f"--t {t}: the model's time steps are 1 to {model.recipe.time_steps}; 1 is the last of a sweep")
+
+
+def shards_of(model: Model, data: str | None, resize: bool = False) -> DataOptions:
+    """How to read the shards `data`, by default those that the model was trained on; raises `BadInput` for remote ones.
+
+    `resize` fits images of other sizes to the model's.
+    """
+    from ebmkit.data import expand
+    from ebmkit.data.schemes import is_local
+
+    options = model.recipe.data
+    if data is not None:
+        # Nor does a model file say which folder is written to.
+        options = options.model_copy(update={"shards": (data,), "make": None, "cache_dir": None})
+    elif not all(is_local(shard) for shard in expand(options.patterns)):
+        # A model file may come from anyone: what it names is neither run as a command nor fetched.
+        raise BadInput("the model was trained on shards from commands or URLs; name the data with --data")
+    return options.model_copy(update={"wrong_size": "resize"}) if resize else options
+
+
+def read_images(options: DataOptions, limit: int | None, say: Callable[[str], None]) -> Tensor:
+    """The first `limit` images of the shards, or all, `[N, C, H, W]` uint8."""
+    from ebmkit.data import all_images
+
+    return all_images(options, limit, warn=lambda text: say(f"warning: {text}"))
+
+
+def energies_of(
+    model: Model,
+    x: Tensor,
+    t: int = 1,
+    batch_size: int = 256,
+    progress: Progress = lambda done, total: None,
+) -> Tensor:
+    """Energies `[N]`, float64 on the CPU, of images `x[N, C, H, W]` in [-1, 1]; `BadInput` where one is not finite."""
+    found = []
+    for begin in range(0, len(x), batch_size):
+        found.append(model(x[begin : begin + batch_size], t).double().cpu())
+        progress(min(begin + batch_size, len(x)), len(x))
+    energies = torch.cat(found)
+    if not bool(energies.isfinite().all()):
+        count = int((~energies.isfinite()).sum())
+        raise BadInput(f"the energies of {count} of {len(x)} images are not finite; such a model tells nothing apart")
+    return energies
