@@ -134,5 +134,5 @@ def _line(**look: Any) -> Any:
 
 def _names(folders: list[str]) -> list[str]:
     """The last parts of the paths, if they differ."""
-    last = [Path(folder).resolve().name for folder in folders]
+    last = [Path(folder).absolute().name for folder in folders]
     return last if len(set(last)) == len(last) else folders

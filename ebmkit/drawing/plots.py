@@ -200,7 +200,7 @@ def plot_curves(runs: Sequence[str | Path] | str | Path, out: str | Path = "curv
         raise BadInput("name at least one run folder")
     found = curves.read(folders)
     numbers = {"picture": "curves"} | found.numbers()
-    title = "Training of " + (folders[0].resolve().name if len(folders) == 1 else f"{len(folders)} runs")
+    title = "Training of " + (folders[0].absolute().name if len(folders) == 1 else f"{len(folders)} runs")
     style.save(curves.draw(found, title), path, numbers)
     return numbers
 
