@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from ebmkit.errors import BadInput
 from ebmkit.sharing import CARD, FILES, MODEL
 from ebmkit.sharing.hub import HubPlace, find_place, push
 from hub_server import TOKEN, Hub, commit_of, serving_hub
-from run_helpers import Result, environment, new_trainer, run_cli, tiny_recipe, write_shards
+from run_helpers import Command, Result, new_trainer, run_cli, tiny_recipe, write_shards
 
 pytest.importorskip("huggingface_hub")
 
@@ -35,24 +34,19 @@ def hub() -> Iterator[Hub]:
         yield found
 
 
-def ask(hub: Hub | str, home: Path, *words: object, token: str | None = TOKEN, **extra: str) -> Result:
+def ask(hub: Hub | str, home: Path, *words: object, token: str = TOKEN, **extra: str) -> Result:
     """The command line in a process of its own: huggingface_hub reads its settings when it is imported."""
-    kept = {key: value for key, value in environment().items() if not key.startswith("HF_")}
     settings = {
         "HF_ENDPOINT": hub if isinstance(hub, str) else hub.url,
         "HF_HOME": str(home),
         # Its own protocol for large files, of which the server knows nothing.
         "HF_HUB_DISABLE_XET": "1",
-        **({"HF_TOKEN": token} if token else {}),
-        **extra,
+        "HF_TOKEN": token,
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "ebmkit", *map(str, words)],
-        env=kept | settings, cwd=home, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert TOKEN not in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return Result(done.returncode, done.stdout, done.stderr)
+    done = Command(*words, cwd=home, env=settings | extra).wait()
+    assert TOKEN not in done.out + done.err
+    assert "Traceback" not in done.err, done.err
+    return done
 
 
 @pytest.mark.parametrize(
@@ -107,7 +101,7 @@ def test_what_was_fetched_once_loads_without_the_hub(hub: Hub, exported: Path, t
     for settings in ({"HF_HUB_OFFLINE": "1"}, {}):
         place = "http://127.0.0.1:9"
         name = f"b{len(settings)}.png"
-        done = ask(place, tmp_path, "sample", "hf://me/digits", "--count", 1, "--out", name, token=None, **settings)
+        done = ask(place, tmp_path, "sample", "hf://me/digits", "--count", 1, "--out", name, token="", **settings)
         assert done.code == 0, done.err
         assert (tmp_path / name).is_file()
 
@@ -144,7 +138,7 @@ def test_what_is_not_there(hub: Hub, exported: Path, tmp_path: Path) -> None:
     for place, reason, token in (
         ("hf://me/empty", f"has no {MODEL}", TOKEN),
         ("hf://me/none", "no such repository, or it is private", TOKEN),
-        ("hf://me/private", "no such repository, or it is private", None),
+        ("hf://me/private", "no such repository, or it is private", ""),
     ):
         done = ask(hub, tmp_path, "sample", place, "--count", 1, "--out", "x.png", token=token)
         assert done.code == 2, done.err

@@ -89,7 +89,7 @@ def push(
 
 def _library() -> Any:
     try:
-        import huggingface_hub
+        import huggingface_hub.errors
     except ImportError as error:
         raise BadInput("the Hugging Face hub needs huggingface_hub: pip install 'ebmkit[hub]'") from error
     return huggingface_hub
