@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from ebmkit.interfaces import Buffer, Energy, Objective, Regularizer, Sampler, Schedule, Tracker
+    from ebmkit.interfaces import Buffer, Energy, FeatureExtractor, Objective, Regularizer, Sampler, Schedule, Tracker
     from ebmkit.run_folder import RunInfo
 
 PROJECT = "ebmkit"
@@ -57,6 +57,11 @@ def ebmkit_objectives() -> Sequence[type[Objective]]:  # type: ignore[empty-body
 @hookspec
 def ebmkit_trackers() -> Sequence[type[Tracker]]:  # type: ignore[empty-body]
     """The plugin's tracker classes."""
+
+
+@hookspec
+def ebmkit_feature_extractors() -> Sequence[type[FeatureExtractor]]:  # type: ignore[empty-body]
+    """The plugin's feature extractor classes."""
 
 
 @hookspec
@@ -122,6 +127,7 @@ HOOK_OF_KIND: Mapping[str, str] = {
     "schedule": "ebmkit_schedules",
     "objective": "ebmkit_objectives",
     "tracker": "ebmkit_trackers",
+    "feature_extractor": "ebmkit_feature_extractors",
 }
 """The hook that returns each kind's classes."""
 
