@@ -73,16 +73,14 @@ def open_networks(
     """
     wanted = {metric.features for metric in metrics}
     names = [name for name, (_, layers) in LAYERS.items() if wanted & layers.keys()]
-    weights.check(given, names)
     found = [pixels()] if PIXEL_FEATURES in wanted else []
     if extractor is not None and OWN_FEATURES in wanted:
         found.append(own(extractor, context))
-    for name in names:
-        # Once for all processes of a machine: the others find what the first one fetched.
-        path = weights.find(name, given) if world.first else None
-        world.barrier()
-        found.append(literature(name, path or weights.find(name, given), context.device))
-    return found
+    # Once for all processes of a machine: the others find what the first one fetched.
+    paths = weights.find(names, given) if world.first else {}
+    world.barrier()
+    paths = paths or weights.find(names, given)
+    return found + [literature(name, paths[name], context.device) for name in names]
 
 
 def pixels() -> Network:

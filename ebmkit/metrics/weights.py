@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import pickle
 import socket
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,30 +41,29 @@ FILES = {
 """The weights by which the metrics of the literature are defined."""
 
 
-def find(network: str, given: Iterable[Path] = ()) -> Path:
-    """The network's file: of those that are `given`, in torch's cache, or fetched into it.
+def find(networks: Sequence[str], given: Iterable[Path] = ()) -> dict[str, Path]:
+    """Each network's file: of those that are `given`, in torch's cache, or fetched into it.
 
-    Raises `BadInput` where a given file is none of `FILES`, and where the network's cannot be fetched.
+    Raises `BadInput` for a given file that is none of theirs, and where files cannot be fetched, with all of those.
     """
-    published = FILES[network]
+    found: dict[str, Path] = {}
     for path in given:
-        if _network_of(path) == network:
-            return path
-    kept = Path(torch.hub.get_dir()) / "checkpoints" / published.name
-    if not kept.is_file():
-        _fetch(published, kept)
-    if _network_of(kept) != network:
-        raise BadInput(f"{kept}: not the weights that it is named after; delete it, so that it is fetched again")
-    return kept
-
-
-def check(given: Iterable[Path], networks: Iterable[str]) -> None:
-    """Raise `BadInput` for a file that none of the `networks` takes."""
-    wanted = [name for name in FILES if name in set(networks)]
-    for path in given:
-        if _network_of(path) not in wanted:
-            told = " or ".join(f"{FILES[name].name} ({FILES[name].url})" for name in wanted) or "none"
+        network = _network_of(path)
+        if network is None or network not in networks:
+            told = " or ".join(f"{FILES[name].name} ({FILES[name].url})" for name in networks) or "none"
             raise BadInput(f"{path}: not the weights that these metrics are defined by; they take {told}")
+        found[network] = path
+    kept = {name: _kept(FILES[name]) for name in networks if name not in found}
+    _fetch({FILES[name]: path for name, path in kept.items() if not path.is_file()})
+    for name, path in kept.items():
+        if _network_of(path) != name:
+            raise BadInput(f"{path}: not the weights that it is named after; delete it, so that it is fetched again")
+    return found | kept
+
+
+def _kept(published: Published) -> Path:
+    """Where torch, torchvision and torch-fidelity keep it, too."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / published.name
 
 
 def _network_of(path: Path) -> str | None:
@@ -82,17 +82,20 @@ def _network_of(path: Path) -> str | None:
     return found
 
 
-def _fetch(published: Published, target: Path) -> None:
+def _fetch(missing: Mapping[Published, Path]) -> None:
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(PATIENCE)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(published.url, str(target), published.sha256, progress=True)
+        for published, target in missing.items():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(published.url, str(target), published.sha256, progress=sys.stderr.isatty())
     except (OSError, RuntimeError) as error:
+        left = [(published, target) for published, target in missing.items() if not target.is_file()]
+        told = "".join(f"\n  {published.url}\n    to {target}" for published, target in left)
         raise BadInput(
-            f"the weights {published.name} are not here and cannot be fetched ({getattr(error, 'reason', error)}); "
-            f"where there is a network, fetch\n  {published.url}\nand put it at\n  {target}\n"
-            "or name the file with --weights"
+            f"weights that these metrics are defined by are not here and cannot be fetched "
+            f"({getattr(error, 'reason', error)}); where there is a network, fetch{told}\n"
+            "or put them anywhere and name each with --weights FILE"
         ) from error
     finally:
         socket.setdefaulttimeout(before)

@@ -20,9 +20,7 @@ MISSING = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
 TOOL = Path(__file__).parents[4] / "shared" / "tools" / "frechet.py"
 DATA = TOOL.parents[1] / "data" / "cifar10"
 needs_packages = pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}: ebmkit[efficientnet-lite]")
-needs_tool = pytest.mark.skipif(
-    not (TOOL.is_file() and DATA.is_dir()), reason="needs ../shared/tools and ../shared/data"
-)
+needs_tool = pytest.mark.skipif(not (TOOL.is_file() and DATA.is_dir()), reason="needs ../shared/tools, ../shared/data")
 
 
 @needs_packages
@@ -58,9 +56,9 @@ import sys
 from ebmkit import Context
 from ebmkit_efficientnet_lite.extractor import EfficientNetLite0 as E
 E(E.Options(), Context((3, 32, 32), 1)).problems(E.Options(), None)
-assert not {"torch", *%r} & sys.modules.keys()
-""" % (PACKAGES,)
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=tmp_path)
+assert not {"torch", *sys.argv[1:]} & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", code, *PACKAGES], check=True, timeout=60, cwd=tmp_path)
 
 
 @needs_packages
