@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -59,16 +59,39 @@ def load(path: str | Path, device: str = "auto", fast: str | None = None) -> Mod
 
 
 def evaluate(
-    model: Model | str | Path, data: str | None = None, count: int = 512, seed: int = 0, batch_size: int = 64
+    model: Model | str | Path,
+    data: str | None = None,
+    count: int | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    metrics: Sequence[str] = (),
+    extractor: str | None = None,
+    extractor_options: Mapping[str, Any] | None = None,
+    weights: Sequence[str | Path] = (),
 ) -> dict[str, Any]:
-    """The pixel-space Fréchet distance (not FID) of `count` samples to the images of the shards `data`.
+    """Compare `count` samples with the images of the shards `data`, by default those that the model was trained on.
 
-    By default to those that the model was trained on. Keys: `pixel_frechet_distance`, `samples`, `images`, `seed`.
+    `metrics` are names such as "fid", by default "pixel_frechet_distance", or those of the features of an `extractor`.
+    512 samples for pixels, 50,000 otherwise. Keys: the metrics' names, then `samples`, `images`, `seed`, `data`,
+    `extractor`, `versions`. Raises `BadInput` where weights (see `weights`, files) or packages are missing.
     """
     from ebmkit.evaluation import evaluate_model
 
-    loaded = load(model) if isinstance(model, str | Path) else model
-    return evaluate_model(loaded, data, count, seed, batch_size, say=_log.warning) or {}
+    return (
+        evaluate_model(
+            load(model) if isinstance(model, str | Path) else model,
+            data,
+            count,
+            seed,
+            batch_size,
+            metrics=metrics,
+            extractor=extractor,
+            extractor_options=extractor_options,
+            weights=[Path(file) for file in weights],
+            say=_log.warning,
+        )
+        or {}
+    )
 
 
 def ood(

@@ -1,82 +1,166 @@
-"""Distances between samples and real images."""
+"""Measuring a model: its samples compared with real images, and what is kept of that."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from ebmkit import __version__
 from ebmkit import recipe as recipes
-from ebmkit.distributed.world import World
+from ebmkit.distributed.world import Solo, World
 from ebmkit.errors import BadInput
 from ebmkit.lifecycle import Lifecycle
-from ebmkit.model import Model, Progress
+from ebmkit.metrics import comparing, fidelity, names
+from ebmkit.metrics.gaussian import frechet_distance as frechet_distance
+from ebmkit.metrics.networks import Features, Network, bind_extractor, label_of, open_networks
+from ebmkit.metrics.reference import real_features
+from ebmkit.model import Model
+from ebmkit.options import DataOptions
 from ebmkit.pipeline import cross_check
 from ebmkit.registry import default_registry
 from ebmkit.run_folder import RunFolder, RunInfo
-from ebmkit.sampling import from_uint8
+
+Counting = Callable[[str, str], AbstractContextManager[Callable[[int, int | None], None]]]
+"""`with counting("sampling", "images") as progress: progress(done, total)`."""
 
 
-def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """Fréchet distance between Gaussians fitted to the rows of `a[N, D]` and `b[M, D]`.
-
-    `|mu_a - mu_b|^2 + Tr(S_a + S_b - 2 (S_a S_b)^(1/2))` (Dowson & Landau 1982), in float64.
-    """
-    a, b = a.double(), b.double()
-    cov_a, cov_b = torch.cov(a.T).reshape(a.shape[1], -1), torch.cov(b.T).reshape(b.shape[1], -1)
-    # The symmetric form sqrt(A)·B·sqrt(A) has the same trace of the root as A·B, and no complex part.
-    values, vectors = torch.linalg.eigh(cov_a)
-    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
-    trace = torch.linalg.eigvalsh(root @ cov_b @ root).clamp_min(0).sqrt().sum()
-    means = (a.mean(0) - b.mean(0)).square().sum()
-    return float(means + cov_a.trace() + cov_b.trace() - 2 * trace)
+@contextmanager
+def _uncounted(what: str, unit: str) -> Any:
+    yield lambda done, total: None
 
 
 def evaluate_model(
     model: Model,
     data: str | None = None,
-    count: int = 512,
+    count: int | None = None,
     seed: int = 0,
     batch_size: int = 64,
-    progress: Progress | None = None,
+    *,
+    metrics: Sequence[str] = (),
+    extractor: str | None = None,
+    extractor_options: Mapping[str, Any] | None = None,
+    weights: Sequence[Path] = (),
+    counting: Counting = _uncounted,
     say: Callable[[str], None] = lambda message: None,
     world: World | None = None,
 ) -> dict[str, Any] | None:
-    """The pixel-space Fréchet distance of `count` samples against all images of `data` (or of the recipe).
+    """The `metrics` of `count` samples against all images of `data` (or of the recipe); see `ebmkit.evaluate`.
 
-    In a job of several processes they share the samples; rank 0 has the result, the others None.
-    The trackers of the run that the model belongs to, if any, hear of it; what goes wrong there is told to `say`.
+    In a job of several processes they share the work; rank 0 has the result, the others None. It is appended to the run
+    that the model belongs to, if any, whose trackers hear of it; what goes wrong there is told to `say`.
     """
-    from ebmkit.data import all_images, expand
+    world = world or Solo()
+    part = None if extractor is None else bind_extractor(extractor, extractor_options)
+    chosen = names.choose(metrics, None if part is None else label_of(part))
+    network = any(metric.features != names.PIXEL_FEATURES for metric in chosen)
+    count = count or (names.NETWORK_COUNT if network else names.PIXEL_COUNT)
+    options = _data_of(model, data)
+    comparing.require_enough(chosen, count)
+    if fidelity.needed(chosen):
+        fidelity.require()
+    # Whatever may be missing is told before hours of sampling.
+    networks = open_networks(chosen, part, weights, model.recipe.context(model.device), world)
+    if world.first and (remark := comparing.remark(chosen, count)):
+        say(f"remark: {remark}")
+    needed = list(dict.fromkeys(metric.features for metric in chosen if metric.what != "inception_score"))
+    with counting("features of real images", "images") as progress:
+        real = real_features(options, networks, needed, batch_size, world, progress, say) if needed else {}
+    images = len(next(iter(real.values()))) if real else 0
+    if world.first and needed:
+        comparing.require_enough(chosen, count, images)
+    samples = _sample_features(model, networks, {m.features for m in chosen}, count, seed, batch_size, counting, world)
+    if samples is None or real is None:
+        return None
+    with counting("comparing", "metrics") as progress:
+        found = comparing.compare(chosen, samples, real, model.device, progress)
+    labels = [item.label for item in networks if item.label is not None]
+    results = {
+        **found,
+        "samples": count,
+        "images": images,
+        "seed": seed,
+        "data": " ".join(options.patterns),
+        "extractor": ", ".join(labels) or None,
+        "versions": _versions(networks, fidelity.needed(chosen)),
+    }
+    _keep(model, found, results, say)
+    return results
+
+
+def _data_of(model: Model, data: str | None) -> DataOptions:
+    from ebmkit.data import expand
     from ebmkit.data.schemes import is_local
 
     options = model.recipe.data
     if data is not None:
         # Nor does a model file say which folder is written to.
-        options = options.model_copy(update={"shards": (data,), "make": None, "cache_dir": None})
-    elif not all(is_local(shard) for shard in expand(options.patterns)):
+        return options.model_copy(update={"shards": (data,), "make": None, "cache_dir": None})
+    if not all(is_local(shard) for shard in expand(options.patterns)):
         # A model file may come from anyone: what it names is neither run as a command nor fetched.
         raise BadInput("the model was trained on shards from commands or URLs; name the data with --data")
-    batches = list(model.sample_batches(count, seed, batch_size, progress=progress, world=world))
-    if world is not None and not world.first:
+    return options
+
+
+def _sample_features(
+    model: Model,
+    networks: Sequence[Network],
+    wanted: set[str],
+    count: int,
+    seed: int,
+    batch_size: int,
+    counting: Counting,
+    world: World,
+) -> Features | None:
+    """Features of the samples, on rank 0; the images are let go as they are drawn."""
+
+    def features(images: torch.Tensor) -> Features:
+        computed: Features = {}
+        for network in networks:
+            computed |= {name: value for name, value in network.compute(images).items() if name in wanted}
+        return computed
+
+    with counting("sampling", "gradient evaluations") as progress:
+        batches = list(model.map_batches(features, count, seed, batch_size, progress=progress, world=world))
+    if not world.first:
         return None
-    real = from_uint8(all_images(options))
-    # Samples are compared as they would be written to a file: within the range of images.
-    samples = torch.cat(batches).clamp(-1, 1)
-    distance = frechet_distance(samples.flatten(1), real.flatten(1))
-    results = {"pixel_frechet_distance": distance, "samples": count, "images": len(real), "seed": seed}
-    _tell_trackers(model, results, say)
-    return results
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
 
-def _tell_trackers(model: Model, results: dict[str, Any], say: Callable[[str], None]) -> None:
+def _versions(networks: Sequence[Network], with_fidelity: bool) -> dict[str, str]:
+    found = {"ebmkit": __version__, "torch": str(torch.__version__)}
+    if with_fidelity:
+        found["torch-fidelity"] = fidelity.fidelity_version()
+    for network in networks:
+        found |= {name: text for name, text in network.versions.items() if name not in found}
+    return found
+
+
+def _keep(model: Model, found: Mapping[str, float], results: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    """Append the evaluation to the run that the model belongs to, and tell its trackers."""
     if model.path is None:
         return
     run = RunFolder(model.path.parent)
     if model.path.name != run.model.name or not run.recipe.is_file():
         return
+    step = int(steps) if (steps := model.metadata.get("steps", "")).isdecimal() else 0
+    others = {name: value for name, value in results.items() if name not in found}
+    row = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "step": step, "metrics": dict(found), **others}
+    try:
+        run.append_evaluation(row)
+    except OSError as error:
+        say(f"warning: {run.evaluations}: the evaluation was not appended: {error.strerror}")
+    numbers = {name: value for name, value in results.items() if name not in ("data", "versions") and value is not None}
+    _tell_trackers(model, run, step, numbers, say)
+
+
+def _tell_trackers(
+    model: Model, run: RunFolder, step: int, results: Mapping[str, Any], say: Callable[[str], None]
+) -> None:
     try:
         # The run's own recipe, not the model's: a model file may come from anyone.
         recipe = recipes.from_table(recipes.read_toml(run.recipe), str(run.recipe), run.folder.name)
@@ -88,8 +172,4 @@ def _tell_trackers(model: Model, results: dict[str, Any], say: Callable[[str], N
     # Never fatal: the numbers are there, and no run is to be ended.
     hooks = Lifecycle(default_registry(), recipe.trackers, RunInfo(run.folder, recipe.to_table()), say)
     hooks.build(recipe.context(model.device))
-    hooks.call(
-        "ebmkit_evaluation",
-        step=int(steps) if (steps := model.metadata.get("steps", "")).isdecimal() else 0,
-        results=results,
-    )
+    hooks.call("ebmkit_evaluation", step=step, results=dict(results))

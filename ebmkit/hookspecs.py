@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from ebmkit.interfaces import Buffer, Energy, Objective, Regularizer, Sampler, Schedule, Tracker
+    from ebmkit.interfaces import Buffer, Energy, FeatureExtractor, Objective, Regularizer, Sampler, Schedule, Tracker
     from ebmkit.run_folder import RunInfo
 
 PROJECT = "ebmkit"
@@ -60,6 +60,11 @@ def ebmkit_trackers() -> Sequence[type[Tracker]]:  # type: ignore[empty-body]
 
 
 @hookspec
+def ebmkit_feature_extractors() -> Sequence[type[FeatureExtractor]]:  # type: ignore[empty-body]
+    """The plugin's feature extractor classes."""
+
+
+@hookspec
 def ebmkit_train_begin(run: RunInfo, step: int) -> None:
     """Training is about to start, or to go on from `step` > 0; called once for each process, on rank 0.
 
@@ -93,8 +98,8 @@ def ebmkit_checkpoint(run: RunInfo, step: int, path: Path) -> None:
 def ebmkit_evaluation(run: RunInfo, step: int, results: Mapping[str, Any]) -> None:
     """`ebmkit evaluate` measured the run's model, which was trained for `step` steps; called on rank 0.
 
-    This happens in a process of its own, before, between or after those that train. `results` are what the command
-    prints, as plain values. Not called for a model file that lies in no run folder.
+    This happens in a process of its own, before, between or after those that train. `results` are the numbers
+    that the command prints, `samples`, `images`, `seed` and, if there is one, the name of the `extractor`. Not called for a model file that lies in no run folder.
     """
 
 
@@ -122,6 +127,7 @@ HOOK_OF_KIND: Mapping[str, str] = {
     "schedule": "ebmkit_schedules",
     "objective": "ebmkit_objectives",
     "tracker": "ebmkit_trackers",
+    "feature_extractor": "ebmkit_feature_extractors",
 }
 """The hook that returns each kind's classes."""
 

@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-KINDS = ("energy", "sampler", "buffer", "regularizer", "schedule", "objective", "tracker")
+KINDS = ("energy", "sampler", "buffer", "regularizer", "schedule", "objective", "tracker", "feature_extractor")
 """The kinds of component, in the order in which commands list them."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -37,6 +37,7 @@ from ebmkit.sharing.hub import fetch_model, find_place
 
 FORMAT = "ebmkit-model"
 FORMAT_VERSION = 1
+T = TypeVar("T")
 Progress = Callable[[int, int], None]
 """Called with (gradient evaluations done, all of them)."""
 
@@ -109,6 +110,19 @@ class Model:
         In a job of several processes they share the batches, and rank 0 has all of them in their order: the same images
         whatever their number. The other ranks have none, but must go to the end, too.
         """
+        return self.map_batches(lambda images: images, count, seed, batch_size, overrides, progress, world)
+
+    def map_batches(
+        self,
+        function: Callable[[Tensor], T],
+        count: int,
+        seed: int = 0,
+        batch_size: int = 64,
+        overrides: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
+        world: World | None = None,
+    ) -> Iterator[T]:
+        """What `function` makes of each batch of `sample_batches`, in the process that drew it: features of images."""
         if count < 1 or batch_size < 1:
             raise BadInput("count and batch_size must be at least 1")
         recipe = self._sampling_recipe(overrides)
@@ -127,11 +141,15 @@ class Model:
                     done = before * recipe.time_steps + now * (recipe.time_steps - t + 1)
                     progress(done * steps, count * recipe.time_steps * steps)
 
+<<<<<<< HEAD
             drawn = None
             if mine:
                 noise = PerImageNoise(seed, mine, self.device)
                 start = start_noise(noise, len(mine), self.image_shape, self.device)
                 drawn = self.sweep(start, noise, sampler, observe)
+=======
+            drawn = function(self._sweep(recipe, sampler, seed, mine, observe)) if mine else None
+>>>>>>> 411544bca26edaf9431736e0b7970e2dd20208d5
             for part in world.gather(drawn) or ():
                 if part is not None:
                     yield part

@@ -20,8 +20,9 @@ PLACES = {
     "schedule": "as the value of an option, { use = ... }",
     "objective": "under [objective]",
     "tracker": "under [[trackers]]",
+    "feature_extractor": "by `ebmkit evaluate --extractor`",
 }
-"""Where a recipe names the components of a kind."""
+"""Where the components of a kind are named: in a recipe, but for feature extractors."""
 
 _log = logging.getLogger("ebmkit")
 

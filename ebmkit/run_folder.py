@@ -39,6 +39,7 @@ class RunFolder:
         self.folder = folder
         self.recipe = folder / "recipe.toml"
         self.metrics = folder / "metrics.jsonl"
+        self.evaluations = folder / "evaluations.jsonl"
         self.samples = folder / "samples"
         self.checkpoints = folder / "checkpoints"
         self.model = folder / "model.safetensors"
@@ -163,6 +164,27 @@ class RunFolder:
             return
         with self.metrics.open(encoding="utf-8") as file:
             for line in file:
+                if line.endswith("\n"):
+                    yield json.loads(line)
+
+    def append_evaluation(self, row: Mapping[str, Any]) -> None:
+        """Append a line to evaluations.jsonl; processes that do so at once take turns."""
+        line = json.dumps(row).encode() + b"\n"
+        with self.evaluations.open("ab+") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX)
+            file.seek(0)
+            content = file.read()
+            # Half a line, as a full disk or a power cut leaves it, would spoil this one.
+            file.truncate(content.rfind(b"\n") + 1)
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(self.folder)
+
+    def read_evaluations(self) -> Iterator[dict[str, Any]]:
+        """The complete lines of evaluations.jsonl, oldest first; none where the model was never evaluated."""
+        if self.evaluations.is_file():
+            for line in self.evaluations.read_text(encoding="utf-8").splitlines(keepends=True):
                 if line.endswith("\n"):
                     yield json.loads(line)
 

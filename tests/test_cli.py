@@ -471,7 +471,7 @@ def test_sample_takes_sampler_options(model: Path, tmp_path: Path) -> None:
 
 def test_evaluate_prints_a_sentence_or_json(model: Path, tmp_path: Path) -> None:
     told = json.loads(run_cli("evaluate", model, "--count", 20, "--seed", 2, "--json").out)
-    assert told.keys() == {"pixel_frechet_distance", "samples", "images", "seed"}
+    assert told.keys() == {"pixel_frechet_distance", "samples", "images", "seed", "data", "extractor", "versions"}
     assert (told["samples"], told["images"], told["seed"]) == (20, 48, 2)
     sentence = run_cli("evaluate", model, "--count", 20, "--seed", 2).out
     assert f"pixel Fréchet distance {told['pixel_frechet_distance']:.3f}" in sentence

@@ -144,7 +144,7 @@ BLOCKS: dict[str, Callable[[], list[str]]] = {
     "rules": lambda: rule_list(rules(Contract)),
     **{f"rules {kind}": partial(lambda c: rule_list(own_rules(c)), contract) for kind, contract in CONTRACTS.items()},
 }
-BLOCK = re.compile(r"<!-- begin: ([a-z ]+) -->\n(.*?)<!-- end -->", re.DOTALL)
+BLOCK = re.compile(r"<!-- begin: ([a-z_ ]+) -->\n(.*?)<!-- end -->", re.DOTALL)
 
 
 def with_blocks(text: str) -> str:

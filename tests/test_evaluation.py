@@ -75,11 +75,15 @@ def test_a_model_is_measured_against_all_images_of_its_recipe(model: Model) -> N
     result = evaluate_model(model, count=30, seed=4, batch_size=8)
     real = from_uint8(all_images(model.recipe.data)).flatten(1)
     expected = frechet_distance(model.sample(30, seed=4).clamp(-1, 1).flatten(1), real)
+    assert result is not None
+    assert result.pop("versions").keys() == {"ebmkit", "torch"}
     assert result == {
         "pixel_frechet_distance": pytest.approx(expected, rel=1e-4),
         "samples": 30,
         "images": 48,
         "seed": 4,
+        "data": model.recipe.data.shards,
+        "extractor": None,
     }
     assert expected > 1, "two steps train nothing"
 

@@ -25,7 +25,7 @@ def new_plugin(
     Example: ebmkit new-plugin regularizer r1
     """
     from ebmkit import scaffold
-    from ebmkit.scaffold.project import project_files, train_command
+    from ebmkit.scaffold.project import project_files, try_command
 
     here = Path.cwd()
     folder = scaffold.new_plugin(kind, name, out)
@@ -42,7 +42,7 @@ def new_plugin(
         "pytest",
         "ebmkit list-plugins",
         f"ebmkit check-plugin {names.distribution}",
-        train_command(kind, names),
+        try_command(kind, names),
     ]
     target.print("next:\n" + "\n".join(f"  {command}" for command in commands), markup=False)
 

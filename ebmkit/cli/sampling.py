@@ -14,6 +14,7 @@ import typer
 from ebmkit.cli.launching import Gpus, Processes, launch_workers
 from ebmkit.cli.training import SetValues, collect
 from ebmkit.console import console, counting
+from ebmkit.errors import BadInput
 
 
 class Speed(StrEnum):
@@ -76,19 +77,47 @@ def sample(
 def evaluate(
     model: ModelFile,
     data: Annotated[str | None, typer.Option(help="Shards to compare with; the recipe's own by default.")] = None,
-    count: Annotated[int, typer.Option(min=2, help="How many samples to draw.")] = 512,
+    extra: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="KEY=VALUE")] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help="Names with commas between: pixel_frechet_distance, fid, inception_score, kid, precision, recall; "
+            "with --extractor also frechet_distance."
+        ),
+    ] = None,
+    extractor: Annotated[
+        str | None, typer.Option(help="Compare features of this feature extractor; metrics are named after it.")
+    ] = None,
+    weights: Annotated[
+        list[Path] | None,
+        typer.Option(help="A file of the weights that fid and others need, instead of fetching it; may be repeated."),
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option(min=2, help="How many samples to draw; 512 for pixels, 50,000 for features of a network."),
+    ] = None,
     seed: Seed = 0,
     batch_size: BatchSize = 64,
     device: Device = "auto",
     fast: Fast = None,
+    set_values: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set an option: extractor.size=224.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     gpus: Gpus = None,
     processes: Processes = None,
 ) -> None:
-    """Print the pixel-space Fréchet distance between a model's samples and real images (lower is better; not FID).
+    """Compare a model's samples with real images: by default the Fréchet distance of pixels, which is not FID.
+
+    fid, inception_score, kid, precision and recall need the package torch-fidelity: pip install 'ebmkit[metrics]'
 
     Example: ebmkit evaluate runs/digits/model.safetensors --count 512
     """
+    from ebmkit.metrics.names import PIXELS, choose
+
+    names, options = (metrics or "").split(",") if metrics else [], _extractor_options(set_values, extra, extractor)
+    # Before torch is imported and the other processes are started.
+    choose(names, extractor)
     from ebmkit.device import choose_device
     from ebmkit.distributed.job import taking_part
     from ebmkit.evaluation import evaluate_model
@@ -96,18 +125,46 @@ def evaluate(
 
     place, target = launch_workers(gpus, processes), console()
     say = partial(console(stderr=True).print, markup=False)
-    with taking_part(place, say) as world, counting(target, "sampling", "gradient evaluations") as progress:
-        loaded = load_model(model, choose_device(device, place), fast, say)
-        result = evaluate_model(loaded, data, count, seed, batch_size, progress, say, world)
+    with taking_part(place, say) as world:
+        result = evaluate_model(
+            load_model(model, choose_device(device, place), fast, say),
+            data,
+            count,
+            seed,
+            batch_size,
+            metrics=names,
+            extractor=extractor,
+            extractor_options=options,
+            weights=weights or (),
+            counting=partial(counting, target),
+            say=say,
+            world=world,
+        )
     if result is None:
         return
     if as_json:
         typer.echo(json.dumps(result))
-    else:
-        target.print(
-            f"pixel Fréchet distance {result['pixel_frechet_distance']:.3f} "
-            f"({result['samples']} samples, seed {seed}, against {result['images']} images; not FID)"
-        )
+        return
+    of = f"({result['samples']} samples, seed {seed}, against {result['images']} images"
+    for name, value in result.items():
+        if name == "samples":
+            # All that follows is not measured.
+            break
+        if name == PIXELS:
+            target.print(f"pixel Fréchet distance {value:.3f} {of}; not FID)", markup=False)
+        else:
+            target.print(f"{name} {value:.5g} {of})", markup=False)
+
+
+def _extractor_options(
+    set_values: list[str] | None, extra: list[str] | None, extractor: str | None
+) -> dict[str, object]:
+    """The options of the feature extractor among the values of `--set`; there are no others."""
+    given = collect(set_values, extra)
+    for key in given:
+        if not key.startswith("extractor.") or extractor is None:
+            raise BadInput(f"--set {key}: `ebmkit evaluate` takes options of its --extractor only: extractor.KEY=VALUE")
+    return {key.removeprefix("extractor."): value for key, value in given.items()}
 
 
 def add_to(app: typer.Typer) -> None:

@@ -69,6 +69,25 @@ class ChunkStream(IterableDataset[Chunk]):
         return torch.empty((CHUNK, *self.shard_set.decoder.shape), dtype=torch.uint8)
 
 
+def chunks_of(shard_set: ShardSet, workers: int, warn: Warn) -> Iterator[Chunk]:
+    """Every image of the set once, in chunks in any order; notices are told once.
+
+    `DataError` where a shard cannot be read or there is no usable image.
+    """
+    done, told = 0, dict[str, str]()
+    for chunk in start_workers(ChunkStream(shard_set), workers):
+        done += len(chunk.labels)
+        for notice in chunk.notices:
+            if notice.topic not in told:
+                told[notice.topic] = notice.text
+                warn(notice.text)
+        if chunk.failure is not None:
+            raise chunk.failure
+        yield chunk
+    if done == 0:
+        raise nothing_usable(len(shard_set.shards), list(told.values()))
+
+
 class Decoded(NamedTuple):
     """A whole set in the order of its shards: `images[N, C, H, W]` uint8, `labels[N]` int64."""
 
@@ -100,17 +119,10 @@ def decode_all(
     workers = 0 if limit is not None or len(shard_set.shards) == 1 else min(workers, len(shard_set.shards))
     chunks: list[Chunk] = []
     done = skipped = 0
-    told: dict[str, str] = {}
-    for chunk in start_workers(ChunkStream(shard_set), workers):
+    for chunk in chunks_of(shard_set, workers, warn):
         chunks.append(chunk)
         done += len(chunk.labels)
         skipped += chunk.skipped
-        for notice in chunk.notices:
-            if notice.topic not in told:
-                told[notice.topic] = notice.text
-                warn(notice.text)
-        if chunk.failure is not None:
-            raise chunk.failure
         if done > room:
             return None
         if progress:
@@ -118,8 +130,6 @@ def decode_all(
         if limit is not None and done >= limit:
             break
     count = done if limit is None else min(done, limit)
-    if count == 0:
-        raise nothing_usable(len(shard_set.shards), list(told.values()))
     return _joined(chunks, count, skipped, torch.device(device))
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from ebmkit.interfaces.base import BaseOptions, Component, Context, EnergyFunction, Metrics
 from ebmkit.interfaces.buffer import Buffer, Draw
 from ebmkit.interfaces.energy import Energy
+from ebmkit.interfaces.feature_extractor import FeatureExtractor
 from ebmkit.interfaces.objective import BufferedObjective, Chains, Objective
 from ebmkit.interfaces.regularizer import Pairs, Regularizer, Term
 from ebmkit.interfaces.sampler import NoiseSource, Sampler, SweepBudget
@@ -32,6 +33,7 @@ INTERFACES: Mapping[str, type] = {
     "schedule": Schedule,
     "objective": Objective,
     "tracker": Tracker,
+    "feature_extractor": FeatureExtractor,
 }
 """The abstract class of each kind."""
 
@@ -48,6 +50,7 @@ __all__ = [
     "Draw",
     "Energy",
     "EnergyFunction",
+    "FeatureExtractor",
     "Metrics",
     "NoiseSource",
     "Objective",

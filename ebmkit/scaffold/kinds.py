@@ -10,13 +10,13 @@ from dataclasses import dataclass
 class KindTexts:
     """The `summary` of the example, a `recipe` with it (TOML), how `ebmkit train --set` names it, and what to `change`.
 
-    `change` are the items of a Markdown list.
+    `change` are the items of a Markdown list. A kind that is no part of a recipe has none.
     """
 
     summary: str
-    recipe: str
-    set_value: str
     change: str
+    recipe: str = ""
+    set_value: str = ""
 
 
 KIND_TEXTS: Mapping[str, KindTexts] = {
@@ -83,6 +83,13 @@ KIND_TEXTS: Mapping[str, KindTexts] = {
 - What `ebmkit_step_end` does. Other hooks tell of samples, checkpoints, evaluations and the end of a run.
 - `ebmkit_train_begin`, which has to undo what was written for steps after `step`.
 - Write into `run.folder` only. A hook that takes long makes training slow; one that raises is not called again.""",
+    ),
+    "feature_extractor": KindTexts(
+        summary="The example takes means of colours over a grid of cells.",
+        change="""\
+- `features`: a network in evaluation mode, in which images that people find alike lie close together.
+- `weights`, which has to change whenever the features do: those of real images are cached by it.
+- `problems`, where the network needs a package or a file that may be missing: say what to install or fetch.""",
     ),
 }
 """The texts of every kind."""

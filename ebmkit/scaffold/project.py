@@ -34,8 +34,10 @@ def project_files(kind: str, names: Names) -> dict[str, str]:
     return dict(sorted({**files, f"{names.module}/py.typed": ""}.items()))
 
 
-def train_command(kind: str, names: Names) -> str:
-    """A command that trains the small recipe that comes with ebmkit with the new component."""
+def try_command(kind: str, names: Names) -> str:
+    """A command that uses the new component: in training the small recipe that comes with ebmkit, or measuring it."""
+    if not KIND_TEXTS[kind].recipe:
+        return f"ebmkit evaluate runs/digits/model.safetensors --extractor {names.component}"
     change = _filled(KIND_TEXTS[kind].set_value, {"component": names.component})
     return shlex.join(["ebmkit", "train", "digits", "--run-dir", f"runs/{names.plugin}", "--set", change])
 
@@ -54,10 +56,25 @@ def _fields(kind: str, names: Names) -> dict[str, str]:
         # Interfaces may change with a minor version.
         "requirement": f"ebmkit>={major}.{minor},<{major}.{minor + 1}",
         "summary": texts.summary,
-        "recipe": _filled(texts.recipe, own),
+        "use": _use(kind, names),
         "change": _filled(texts.change, own),
-        "train": train_command(kind, names),
     }
+
+
+def _use(kind: str, names: Names) -> str:
+    """How the component is used, as Markdown."""
+    recipe, command = _filled(KIND_TEXTS[kind].recipe, vars(names)), f"```bash\n{try_command(kind, names)}\n```"
+    if not recipe:
+        return f"A model, such as the one of the small recipe that comes with ebmkit, is measured with it:\n\n{command}"
+    return f"""In a recipe:
+
+```toml
+{recipe}
+```
+
+Or, to try it without a recipe of your own, on the small recipe that comes with ebmkit:
+
+{command}"""
 
 
 def _filled(text: str, fields: dict[str, str]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from ebmkit.testing.buffer import BufferContract
 from ebmkit.testing.contract import Contract, ContractBroken, require, rules, skip
 from ebmkit.testing.energy import EnergyContract
+from ebmkit.testing.feature_extractor import FeatureExtractorContract
 from ebmkit.testing.objective import ObjectiveContract
 from ebmkit.testing.regularizer import RegularizerContract
 from ebmkit.testing.sampler import SamplerContract
@@ -24,6 +25,7 @@ CONTRACTS: Mapping[str, type[Contract]] = {
     "schedule": ScheduleContract,
     "objective": ObjectiveContract,
     "tracker": TrackerContract,
+    "feature_extractor": FeatureExtractorContract,
 }
 """The contract of each kind."""
 
@@ -33,6 +35,7 @@ __all__ = [
     "Contract",
     "ContractBroken",
     "EnergyContract",
+    "FeatureExtractorContract",
     "HooksContract",
     "ObjectiveContract",
     "RegularizerContract",

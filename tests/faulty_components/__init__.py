@@ -10,6 +10,7 @@ from faulty_components.buffers import GoodBuffer
 from faulty_components.common import FAULTS, Fault
 from faulty_components.energies import AnswersInFloat32, EmbedsTimeInFloat32, GoodEnergy, SetsTheDefaultType
 from faulty_components.every_kind import Unregistered
+from faulty_components.feature_extractors import GoodFeatureExtractor
 from faulty_components.objectives import GoodObjective
 from faulty_components.regularizers import GoodRegularizer
 from faulty_components.samplers import GoodSampler
@@ -24,6 +25,7 @@ GOOD: list[type[Component] | type[Schedule]] = [
     GoodSchedule,
     GoodObjective,
     GoodTracker,
+    GoodFeatureExtractor,
 ]
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "Fault",
     "GoodBuffer",
     "GoodEnergy",
+    "GoodFeatureExtractor",
     "GoodObjective",
     "GoodRegularizer",
     "GoodSampler",

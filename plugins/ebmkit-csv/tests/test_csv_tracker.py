@@ -206,6 +206,8 @@ def test_every_evaluation_is_a_row(run: Path) -> None:
         for seed in (0, 1)
     ]
     columns, rows = read(run / "evaluations.csv")
+    for result in told:
+        del result["data"], result["extractor"], result["versions"]
     assert columns == ["step", *told[0]]
     assert rows == [{"step": "2", **{name: repr(value) for name, value in result.items()}} for result in told]
     assert rows[0]["pixel_frechet_distance"] != rows[1]["pixel_frechet_distance"]

@@ -1,0 +1,1 @@
+"""Metrics of samples against real images: Fréchet distances, Inception score, KID, precision and recall."""

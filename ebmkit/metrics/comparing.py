@@ -1,0 +1,65 @@
+"""From features to the numbers of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ebmkit.errors import BadInput
+from ebmkit.metrics import fidelity, gaussian
+from ebmkit.metrics.names import NETWORK_COUNT, PIXEL_FEATURES, Metric
+from ebmkit.metrics.networks import Features
+
+LEAST = {
+    "frechet_distance": 2,
+    "kid": 2,
+    "inception_score": fidelity.IS_SPLITS,
+    "precision": fidelity.NEIGHBOURS + 1,
+    "recall": fidelity.NEIGHBOURS + 1,
+}
+"""How many images of each side a number needs to exist at all."""
+
+
+def require_enough(metrics: Sequence[Metric], samples: int, images: int | None = None) -> None:
+    """Raise `BadInput` where there are too few samples, or too few real `images`, for one of the metrics."""
+    for metric in metrics:
+        least = LEAST[metric.what]
+        if samples < least:
+            raise BadInput(f"{metric.name} needs at least {least} samples: --count {least} or more")
+        if images is not None and images < least and metric.what != "inception_score":
+            raise BadInput(f"{metric.name} needs at least {least} real images, and the data has {images}")
+
+
+def remark(metrics: Sequence[Metric], samples: int) -> str | None:
+    """What to keep in mind of numbers from so few samples, or None."""
+    names = [metric.name for metric in metrics if metric.features != PIXEL_FEATURES]
+    if not names or samples >= NETWORK_COUNT:
+        return None
+    return (
+        f"{', '.join(names)}: of {samples:,} samples; the literature takes {NETWORK_COUNT:,}. Fréchet distances of "
+        "fewer are larger: compare only those of equally many"
+    )
+
+
+def compare(
+    metrics: Sequence[Metric], samples: Features, real: Features, device: str, progress: Callable[[int, int], None]
+) -> dict[str, float]:
+    """The metrics' numbers by their names."""
+    shares: dict[str, tuple[float, float]] = {}
+    found: dict[str, float] = {}
+    for done, metric in enumerate(metrics):
+        progress(done, len(metrics))
+        drawn, data = samples[metric.features], real.get(metric.features)
+        if metric.what == "inception_score":
+            found[metric.name] = fidelity.inception_score(drawn)
+            continue
+        assert data is not None
+        if metric.what == "frechet_distance":
+            found[metric.name] = gaussian.frechet_distance(drawn, data)
+        elif metric.what == "kid":
+            found[metric.name] = fidelity.kid(drawn, data)
+        else:
+            # Both at once cost as much as one of them.
+            if metric.features not in shares:
+                shares[metric.features] = fidelity.precision_recall(drawn, data, device)
+            found[metric.name] = shares[metric.features][metric.what == "recall"]
+    return found
