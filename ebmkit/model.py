@@ -141,15 +141,11 @@ class Model:
                     done = before * recipe.time_steps + now * (recipe.time_steps - t + 1)
                     progress(done * steps, count * recipe.time_steps * steps)
 
-<<<<<<< HEAD
             drawn = None
             if mine:
                 noise = PerImageNoise(seed, mine, self.device)
                 start = start_noise(noise, len(mine), self.image_shape, self.device)
-                drawn = self.sweep(start, noise, sampler, observe)
-=======
-            drawn = function(self._sweep(recipe, sampler, seed, mine, observe)) if mine else None
->>>>>>> 411544bca26edaf9431736e0b7970e2dd20208d5
+                drawn = function(self.sweep(start, noise, sampler, observe))
             for part in world.gather(drawn) or ():
                 if part is not None:
                     yield part
