@@ -20,7 +20,7 @@ from ebmkit.metrics.gaussian import frechet_distance as frechet_distance
 from ebmkit.metrics.networks import Features, Network, bind_extractor, label_of, open_networks
 from ebmkit.metrics.reference import real_features
 from ebmkit.model import Model
-from ebmkit.options import DataOptions
+from ebmkit.model_images import shards_of
 from ebmkit.pipeline import cross_check
 from ebmkit.registry import default_registry
 from ebmkit.run_folder import RunFolder, RunInfo
@@ -59,7 +59,7 @@ def evaluate_model(
     chosen = names.choose(metrics, None if part is None else label_of(part))
     network = any(metric.features != names.PIXEL_FEATURES for metric in chosen)
     count = count or (names.NETWORK_COUNT if network else names.PIXEL_COUNT)
-    options = _data_of(model, data)
+    options = shards_of(model, data)
     comparing.require_enough(chosen, count)
     if fidelity.needed(chosen):
         fidelity.require()
@@ -90,20 +90,6 @@ def evaluate_model(
     }
     _keep(model, found, results, say)
     return results
-
-
-def _data_of(model: Model, data: str | None) -> DataOptions:
-    from ebmkit.data import expand
-    from ebmkit.data.schemes import is_local
-
-    options = model.recipe.data
-    if data is not None:
-        # Nor does a model file say which folder is written to.
-        return options.model_copy(update={"shards": (data,), "make": None, "cache_dir": None})
-    if not all(is_local(shard) for shard in expand(options.patterns)):
-        # A model file may come from anyone: what it names is neither run as a command nor fetched.
-        raise BadInput("the model was trained on shards from commands or URLs; name the data with --data")
-    return options
 
 
 def _sample_features(

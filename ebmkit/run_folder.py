@@ -182,11 +182,14 @@ class RunFolder:
         sync_folder(self.folder)
 
     def read_evaluations(self) -> Iterator[dict[str, Any]]:
-        """The complete lines of evaluations.jsonl, oldest first; none where the model was never evaluated."""
-        if self.evaluations.is_file():
-            for line in self.evaluations.read_text(encoding="utf-8").splitlines(keepends=True):
-                if line.endswith("\n"):
-                    yield json.loads(line)
+        """The evaluations that can be read, oldest first; a line that was cut off by a full disk is passed over."""
+        if not self.evaluations.is_file():
+            return
+        for line in self.evaluations.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError):
+                row = json.loads(line)
+                if isinstance(row, dict) and isinstance(row.get("metrics"), dict):
+                    yield row
 
     def rewind_metrics(self, step: int) -> None:
         """Drop the lines after `step`: those steps are about to be done again."""

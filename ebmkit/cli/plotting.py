@@ -105,7 +105,7 @@ def neighbours(
     out: Out = Path("neighbours.png"),
     data: Data = None,
     features: Annotated[
-        str, typer.Option(help="'pixels', or 'energy': what the energy's last layer sees at t = 1.")
+        str, typer.Option(help="'pixels', 'energy' (what its last layer sees at t = 1), or a feature extractor.")
     ] = "pixels",
     count: Count = 8,
     nearest: Annotated[int, typer.Option(min=1, help="Neighbours of each sample.")] = 6,

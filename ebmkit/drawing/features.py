@@ -1,4 +1,4 @@
-"""What images are compared by: their pixels, or what the energy's last layer sees of them."""
+"""What images are compared by: their pixels, what the energy's last layer sees of them, or a feature extractor."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ebmkit.errors import BadInput
+from ebmkit.metrics.names import OWN_FEATURES
+from ebmkit.metrics.networks import bind_extractor, own
 from ebmkit.model import Model
-from ebmkit.registry import suggest
+from ebmkit.registry import default_registry, suggest
 
 Features = Callable[[Tensor], Tensor]
 """From images `[B, C, H, W]` in [-1, 1] to features `[B, F]` on the CPU."""
@@ -20,11 +22,18 @@ LAST_STEP = 1
 
 
 def features_of(name: str, model: Model) -> Features:
-    """The features of this name; raises `BadInput` for an unknown one, and where the energy has none."""
-    if name not in FEATURES:
-        hint = suggest(name, FEATURES) or f"; use one of {', '.join(FEATURES)}"
+    """The features of this name: "pixels", "energy", or a feature extractor's.
+
+    Raises `BadInput` for an unknown one, and where the energy has none.
+    """
+    if name in FEATURES:
+        return FEATURES[name](model)
+    extractors = default_registry().names("feature_extractor")
+    if name not in extractors:
+        hint = suggest(name, [*FEATURES, *extractors]) or f"; use one of {', '.join([*FEATURES, *extractors])}"
         raise BadInput(f"unknown features '{name}'{hint}")
-    return FEATURES[name](model)
+    network = own(bind_extractor(name), model.recipe.context(model.device))
+    return lambda x: network.compute(x)[OWN_FEATURES]
 
 
 def _pixels(model: Model) -> Features:

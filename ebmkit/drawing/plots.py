@@ -108,10 +108,11 @@ def plot_energies(
     if not factors or not all(0 < factor < float("inf") for factor in factors):
         raise BadInput("factors of the step size must be numbers above 0")
     from ebmkit.drawing import energies
-    from ebmkit.drawing.real import data_of, some_images
+    from ebmkit.drawing.real import some_images
+    from ebmkit.model_images import shards_of
 
     loaded = _loaded(model, device)
-    real = some_images(data_of(loaded, data), count, seed, _warn, partial(progress, READING))
+    real = some_images(shards_of(loaded, data), count, seed, _warn, partial(progress, READING))
     total = len(factors) * -(-count // batch_size) * loaded.recipe.time_steps
     found = energies.compute(
         loaded, real, factors, count, seed, batch_size, lambda done: progress(SAMPLING, done, total)
@@ -136,17 +137,17 @@ def plot_neighbours(
 ) -> dict[str, Any]:
     """Draw the training images nearest to samples (Figures 6 to 9); returns and writes the numbers.
 
-    By cosine similarity of `features`: "pixels", or "energy", what the last layer of the energy sees.
+    By cosine similarity of `features`: "pixels", "energy" (what the last layer of the energy sees), or an extractor's.
     """
     path = Path(out)
     style.check_out(path)
     _at_least(1, count=count, nearest=nearest, batch_size=batch_size)
     from ebmkit.drawing import neighbours
     from ebmkit.drawing.features import features_of
-    from ebmkit.drawing.real import data_of
+    from ebmkit.model_images import shards_of
 
     loaded = _loaded(model, device)
-    by, options = features_of(features, loaded), data_of(loaded, data)
+    by, options = features_of(features, loaded), shards_of(loaded, data)
     samples = loaded.sample(count, seed, batch_size, progress=partial(progress, SAMPLING))
     found = neighbours.compute(samples, options, by, nearest, batch_size, _warn, partial(progress, COMPARING))
     numbers = _head("neighbours", loaded) | {"data": _data_name(loaded, data), "features": features, "seed": seed}
@@ -176,12 +177,13 @@ def plot_histogram(
     style.check_out(path)
     _at_least(1, count=count, batch_size=batch_size)
     from ebmkit.drawing import histogram
-    from ebmkit.drawing.real import data_of, some_images
+    from ebmkit.drawing.real import some_images
+    from ebmkit.model_images import shards_of
 
     loaded = _loaded(model, device)
     if not 1 <= time_step <= loaded.recipe.time_steps:
         raise BadInput(f"the time step must be from 1 to {loaded.recipe.time_steps}, not {time_step}")
-    real = some_images(data_of(loaded, data), count, seed, _warn, partial(progress, READING))
+    real = some_images(shards_of(loaded, data), count, seed, _warn, partial(progress, READING))
     found = histogram.compute(loaded, real, count, seed, time_step, batch_size, partial(progress, SAMPLING))
     numbers = _head("histogram", loaded) | {"data": _data_name(loaded, data), "seed": seed} | found.numbers()
     title = f"{loaded.recipe.name}: energies at t = {time_step}, seed {seed}"

@@ -9,12 +9,8 @@ from torch import Tensor
 
 from ebmkit.data.cached import ChunkStream
 from ebmkit.data.loader import start_workers
-from ebmkit.data.patterns import expand
 from ebmkit.data.reader import ShardSet
-from ebmkit.data.schemes import is_local
 from ebmkit.data.tally import nothing_usable
-from ebmkit.errors import BadInput
-from ebmkit.model import Model
 from ebmkit.noise import generator
 from ebmkit.options import DataOptions
 from ebmkit.sampling import from_uint8
@@ -26,18 +22,6 @@ Done = Callable[[int, "int | None"], None]
 
 def unheard(done: int, total: int | None) -> None:
     """Nobody watches."""
-
-
-def data_of(model: Model, data: str | None) -> DataOptions:
-    """How to read the shards `data`, or those that the model was trained on; raises `BadInput` where it may not."""
-    options = model.recipe.data
-    if data is not None:
-        # A model file may not say which folder is written to, either.
-        return options.model_copy(update={"shards": (data,), "make": None, "cache_dir": None})
-    if not all(map(is_local, expand(options.patterns))):
-        # A model file may come from anyone: what it names is neither run as a command nor fetched.
-        raise BadInput("the model was trained on shards from commands or URLs; name the data with --data")
-    return options
 
 
 def some_images(options: DataOptions, count: int, seed: int, say: Say, done: Done = unheard) -> Tensor:
