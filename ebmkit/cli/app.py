@@ -10,7 +10,7 @@ from typing import NoReturn
 import typer
 
 from ebmkit import __version__
-from ebmkit.cli import authoring, benching, checking, inspecting, sampling, shards, sweeping, training
+from ebmkit.cli import authoring, benching, checking, inspecting, sampling, shards, sweeping, training, tuning
 from ebmkit.console import console
 from ebmkit.distributed.place import find_place
 from ebmkit.errors import ComponentFailed, EbmkitError, RankFailed
@@ -52,6 +52,7 @@ shards.add_to(app)
 checking.add_to(app)
 authoring.add_to(app)
 sweeping.add_to(app)
+tuning.add_to(app)
 
 
 def main() -> NoReturn:
