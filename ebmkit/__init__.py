@@ -23,7 +23,9 @@ if TYPE_CHECKING:
         new_plugin,
         save_images,
         schema,
+        sweep,
         train,
+        tune,
     )
     from ebmkit.data import make_shards
     from ebmkit.energy_model import EnergyModel
@@ -96,7 +98,9 @@ _LAZY = {
     "make_shards": "ebmkit.data",
     "new_plugin": "ebmkit.api",
     "schema": "ebmkit.api",
+    "sweep": "ebmkit.api",
     "train": "ebmkit.api",
+    "tune": "ebmkit.api",
 }
 
 __all__ = [
@@ -144,7 +148,9 @@ __all__ = [
     "new_plugin",
     "save_images",
     "schema",
+    "sweep",
     "train",
+    "tune",
 ]
 
 

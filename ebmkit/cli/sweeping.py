@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ebmkit.console import console, progress_bar
+from ebmkit.console import console, print_table, progress_bar
 from ebmkit.distributed.launch import STOPPED
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _show(rows: Sequence[Row], target: Console) -> None:
         table = Table(*head, box=None, pad_edge=False, header_style="bold")
         for line in cells:
             table.add_row(*line, style="red" if "failed" in line else "")
-        target.print(table)
+        print_table(target, table)
         target.print()
     for sentence in failures(rows):
         target.print(sentence, markup=False, style="red")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ebmkit.cli.training import SetValues, collect
-from ebmkit.console import Silent, console, progress_bar
+from ebmkit.console import Silent, console, print_table, progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,15 +54,16 @@ def tune(
             bar.update(task, description=f"trial {number}, step size {step_size:g}")
 
         def tell(trial: Trial) -> None:
-            target.print(f"step size {trial.step_size:g}: gap {trial.gap:.2f}, {trial.verdict}", markup=False)
+            told = f"step size {trial.step_size:g} ({trial.why}): gap {trial.gap:.2f}, {trial.verdict}"
+            target.print(told, markup=False)
 
         watching = Watching(lambda message: errors.print(message, markup=False))
         limits = Limits(trials, steps, range(seeds), count, seconds)
         outcome = tune(recipe, out, values, limits, watching, tell, begin)
     _show(outcome.trials, recipe, values, target)
     taken = outcome.best
-    words = "fits" if taken.fits else "comes nearest, but does not fit"
-    target.print(f"step_size = {taken.step_size:g} {words} ({outcome.reason}); recipe: {outcome.recipe}", markup=False)
+    words = "fits" if taken.fits else f"comes nearest, but does not fit: {outcome.reason}"
+    target.print(f"step_size = {taken.step_size:g} {words}; recipe: {outcome.recipe}", markup=False)
 
 
 def _show(trials: Sequence[Trial], recipe: str, values: Mapping[str, object], target: Console) -> None:
@@ -70,17 +71,15 @@ def _show(trials: Sequence[Trial], recipe: str, values: Mapping[str, object], ta
 
     from ebmkit.tuning.running import reach_of
 
-    head = ("step size", "reach", "energy of data", "of samples", "gap", "seconds", "verdict", "tried because")
+    head = ("step size", "reach", "energy of data", "of samples", "gap", "seconds", "verdict")
     table = Table(*head, box=None, pad_edge=False, header_style="bold")
     for trial in sorted(trials, key=lambda trial: trial.step_size):
         reach = reach_of(recipe, values, trial.step_size)
         spread = f" ± {trial.spread:.2f}" if trial.spread else ""
         cells = [f"{trial.step_size:g}", "" if reach is None else f"{reach:.2f}"]
         cells += [f"{trial.energy_data:.2f}", f"{trial.energy_samples:.2f}", f"{trial.gap:.2f}{spread}"]
-        table.add_row(
-            *cells, f"{trial.seconds:.0f}", trial.verdict, trial.why, style="bold green" if trial.fits else ""
-        )
-    target.print(table)
+        table.add_row(*cells, f"{trial.seconds:.0f}", trial.verdict, style="bold green" if trial.fits else "")
+    print_table(target, table)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -42,6 +42,25 @@ class SweepView(Protocol):
         """A run is finished, failed or stopped."""
 
 
+class Unwatched:
+    """Watches nothing; messages go to `say`."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+
+    def begin(self, done: int, total: int) -> None:
+        """Ignored."""
+
+    def started(self, name: str, steps: int) -> None:
+        """Ignored."""
+
+    def stepped(self, name: str, doing: str, step: int) -> None:
+        """Ignored."""
+
+    def ended(self, row: Row) -> None:
+        """Ignored."""
+
+
 @dataclass(frozen=True)
 class SweepOutcome:
     """How a sweep ended: a row for each run, and whether it was stopped by request."""

@@ -69,7 +69,8 @@ def next_step_size(trials: Sequence[Trial]) -> tuple[float, str] | None:
 def best(trials: Sequence[Trial]) -> Trial | None:
     """The trial that fits, or the one nearest to it; None where no training stayed finite."""
     finite = [trial for trial in trials if math.isfinite(trial.gap)]
-    return min(finite, key=lambda trial: (not trial.fits, abs(trial.gap - TARGET)), default=None)
+    # Of equals the latest: the search comes nearer.
+    return min(reversed(finite), key=lambda trial: (not trial.fits, abs(trial.gap - TARGET)), default=None)
 
 
 def rounded(value: float) -> float:

@@ -138,8 +138,8 @@ def _start(recipe: Recipe, values: Mapping[str, Any], source: str | Path) -> tup
 def _comments(taken: Trial, trials: Sequence[Trial], limits: Limits) -> list[str]:
     lines = [
         f"Found by `ebmkit tune` {__version__}, {limits.steps} steps with seeds {', '.join(map(str, limits.seeds))}.",
-        f"The energy of samples is {taken.gap:.2f} standard deviations below that of real images; wanted is slightly below,",
-        f"more than {LOWEST:g} and at most {HIGHEST:g} (Appendix A.1). Tried:",
+        f"The energy of samples is {taken.gap:.2f} standard deviations below that of real images; wanted is slightly,",
+        f"more than {LOWEST:g} and at most {HIGHEST:g} (Appendix A.1 of the paper). Tried:",
     ]
     return lines + [f"  {trial.step_size:g}: {trial.gap:.2f}, {trial.verdict}" for trial in trials]
 
