@@ -94,8 +94,12 @@ def run_trial(
 
 def measure(energy: Callable[[Tensor], Tensor], samples: Tensor, real: Tensor) -> Energies:
     """The energies at t = 1 of samples and real images, each `[B, C, H, W]` in [-1, 1]."""
-    of_samples, of_data = (torch.cat([energy(batch) for batch in x.split(BATCH)]).double() for x in (samples, real))
+    of_samples, of_data = (_energies(energy, x) for x in (samples, real))
     return Energies(float(of_samples.mean()), float(of_data.mean()), float(of_data.std()))
+
+
+def _energies(energy: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return torch.cat([energy(x[first : first + BATCH]) for first in range(0, len(x), BATCH)]).double()
 
 
 def real_images(recipe: Recipe, count: int, view: View) -> Tensor:
