@@ -32,7 +32,9 @@ if TYPE_CHECKING:
         push,
         save_images,
         schema,
+        sweep,
         train,
+        tune,
     )
     from ebmkit.data import make_shards
     from ebmkit.energy_model import EnergyModel
@@ -116,7 +118,9 @@ _LAZY = {
     "ood": "ebmkit.api",
     "push": "ebmkit.api",
     "schema": "ebmkit.api",
+    "sweep": "ebmkit.api",
     "train": "ebmkit.api",
+    "tune": "ebmkit.api",
 }
 
 __all__ = [
@@ -174,7 +178,9 @@ __all__ = [
     "push",
     "save_images",
     "schema",
+    "sweep",
     "train",
+    "tune",
 ]
 
 

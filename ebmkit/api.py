@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
     from ebmkit.model import Model
     from ebmkit.plugins import Registered
+    from ebmkit.sweeps.running import SweepOutcome, SweepView
     from ebmkit.testing.checking import Finding
     from ebmkit.trainer import Outcome
+    from ebmkit.tuning.running import TuneOutcome
     from ebmkit.view import View
 
 _log = logging.getLogger("ebmkit")
@@ -163,6 +165,44 @@ def save_images(images: Tensor, path: str | Path) -> None:
 
     with open_output(Path(path), len(images)) as write:
         write(images.detach().cpu())
+
+
+def sweep(
+    source: str | Path,
+    out_dir: str | Path | None = None,
+    jobs: int = 1,
+    threads: int = 1,
+    view: SweepView | None = None,
+) -> SweepOutcome:
+    """Train and evaluate every run of a sweep file (or a shipped sweep's name), as `ebmkit sweep` does.
+
+    Finished runs are kept, others go on. `outcome.rows` has values, metrics and cost of each run. Raises `EbmkitError`s
+    before the first run begins; a run that fails only has `state == "failed"`.
+    """
+    from ebmkit.sweeps.running import Unwatched, run_sweep
+
+    return run_sweep(source, out_dir, jobs, threads, view or Unwatched(_log.warning))
+
+
+def tune(
+    recipe: str | Path,
+    out: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    trials: int = 6,
+    steps: int = 300,
+    seeds: int = 2,
+    count: int = 256,
+    budget: float | None = None,
+    view: View | None = None,
+) -> TuneOutcome:
+    """Find `sampler.step_size` by short runs and write the recipe with it to `out`, as `ebmkit tune` does.
+
+    `overrides` hold in the trials only; `budget` is in minutes. Raises `BadInput` where `out` exists.
+    """
+    from ebmkit.tuning import running
+
+    limits = running.Limits(trials, steps, range(seeds), count, None if budget is None else 60 * budget)
+    return running.tune(recipe, Path(out), overrides or {}, limits, view or Silent(_log.warning))
 
 
 def check(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console, Group
     from rich.progress import Progress
+    from rich.table import Table
 
     from ebmkit.distributed.logs import RankLog
     from ebmkit.view import View
@@ -30,6 +31,8 @@ PLAIN = ("loss", "energy_data", "energy_samples"), ("gradient_norm", "learning_r
 WARNING = "warning: "
 """How messages begin that tell of something wrong."""
 MOST_WARNINGS = 5
+WIDEST = 1000
+"""Columns of a table in a pipe."""
 PLAIN_SECONDS = 5.0
 """Seconds between lines in a pipe."""
 
@@ -39,6 +42,11 @@ def console(stderr: bool = False) -> Console:
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def print_table(target: Console, table: Table) -> None:
+    """A table as wide as it needs where the output is no terminal: nobody reads a file of folded cells."""
+    target.print(table, width=None if target.is_terminal else WIDEST)
 
 
 def progress_bar(target: Console) -> Progress:

@@ -24,6 +24,8 @@ from ebmkit.cli.training import collect
 from ebmkit.interfaces import KINDS, Energy, Objective
 from ebmkit.plugins import LoadedPlugin, components_of
 from ebmkit.recipe import LISTS, PARTS, SECTIONS, shipped_recipes
+from ebmkit.sweeps.file import load_sweep, shipped_sweeps
+from ebmkit.sweeps.plan import plan
 from ebmkit.testing.checking import check_plugins
 
 # --- Commands --------------------------------------------------------------------------------------------------------
@@ -40,12 +42,12 @@ def commands() -> Iterator[tuple[str, str]]:
     for page in PAGES:
         for span in re.findall(r"`(ebmkit [^`\n]+)`", FENCE.sub("", page.read_text(encoding="utf-8"))):
             yield page.relative_to(ROOT).as_posix(), span.partition(" > ")[0]
-    for name, path in shipped_recipes().items():
+    for name, path in (shipped_recipes() | shipped_sweeps()).items():
         for line in re.findall(
             r"^# (ebmkit \S.*?)(?:  +.*| (?:\w+s (?:it|this)|goes on)\b.*)?$", path.read_text("utf-8"), re.M
         ):
             yield f"recipes/{name}.toml", line
-        make = recipes.read_toml(path)["data"].get("make")
+        make = recipes.read_toml(path).get("data", {}).get("make")
         if make:
             yield f"recipes/{name}.toml", make
 
@@ -73,7 +75,7 @@ def test_command_parses(place: str, command: str) -> None:
     if not arguments or "..." in arguments:
         return
     values = group.commands[name].make_context(name, arguments).params
-    if name in ("train", "check", "bench"):
+    if name in ("train", "check", "bench", "tune"):
         # The keys and values that are set must be good ones, too.
         source = values["recipe"]
         shipped = shipped_recipes()
@@ -82,6 +84,8 @@ def test_command_parses(place: str, command: str) -> None:
             recipes.load(shipped.get(source, ROOT / source), changes, with_tutorial())
         else:
             assert re.fullmatch(r"[A-Z]+|(?:my|mine)[\w-]*\.toml", source), f"{place}: no recipe {source}"
+    if name == "sweep" and values["sweep_file"] not in ("SWEEP.toml", "mine.toml"):
+        assert plan(load_sweep(values["sweep_file"]))
     if name == "sample":
         sampler_only = collect(values["set_values"], values["extra"])
         assert all(key.startswith("sampler.") for key in sampler_only)
@@ -98,10 +102,15 @@ TOML = list(fences("toml"))
 
 
 @pytest.mark.parametrize(("page", "head", "body"), TOML, ids=[page for page, _, _ in TOML])
-def test_toml_binds(page: str, head: str, body: str) -> None:
+def test_toml_binds(page: str, head: str, body: str, tmp_path: Path) -> None:
     table = tomllib.loads(body)
     if "project" in table:
         assert table["project"]["entry-points"]["ebmkit"]
+        return
+    if "recipe" in table:
+        path = tmp_path / "sweep.toml"
+        path.write_text(body, encoding="utf-8")
+        assert plan(load_sweep(path)), page
         return
     assert table.keys() <= set(recipes.KEYS), page
     binder = Binder(with_tutorial())

@@ -54,10 +54,11 @@ def test_the_wheel_holds_every_module_of_the_core_and_of_every_plugin(wheel: zip
 
 
 def test_the_wheel_holds_every_recipe_as_it_is(wheel: zipfile.ZipFile) -> None:
-    files = sorted((ROOT / "recipes").glob("*.toml"))
-    assert files
+    folder = ROOT / "recipes"
+    files = sorted(folder.rglob("*.toml"))
+    assert {"recipes", "sweeps"} <= {file.parent.name for file in files}
     for file in files:
-        assert wheel.read(f"ebmkit/recipes/{file.name}") == file.read_bytes()
+        assert wheel.read(f"ebmkit/recipes/{file.relative_to(folder).as_posix()}") == file.read_bytes()
 
 
 def test_the_wheel_holds_the_reference_of_the_benchmark(wheel: zipfile.ZipFile) -> None:

@@ -20,7 +20,9 @@ from ebmkit.cli import (
     sampling,
     shards,
     sharing,
+    sweeping,
     training,
+    tuning,
 )
 from ebmkit.console import console
 from ebmkit.distributed.place import find_place
@@ -65,6 +67,8 @@ inspecting.add_to(app)
 shards.add_to(app)
 checking.add_to(app)
 authoring.add_to(app)
+sweeping.add_to(app)
+tuning.add_to(app)
 
 
 def main() -> NoReturn:
