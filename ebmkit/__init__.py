@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         list_plugins,
         load,
         new_plugin,
+        report,
         save_images,
         schema,
         train,
@@ -95,6 +96,7 @@ _LAZY = {
     "save_images": "ebmkit.api",
     "make_shards": "ebmkit.data",
     "new_plugin": "ebmkit.api",
+    "report": "ebmkit.api",
     "schema": "ebmkit.api",
     "train": "ebmkit.api",
 }
@@ -142,6 +144,7 @@ __all__ = [
     "load",
     "make_shards",
     "new_plugin",
+    "report",
     "save_images",
     "schema",
     "train",

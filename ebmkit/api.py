@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +77,16 @@ def export(run: str | Path, out: str | Path, step: int | None = None) -> int:
     from ebmkit.exporting import export_model
 
     return export_model(run, out, step)
+
+
+def report(runs: str | Path | Sequence[str | Path], out: str | Path = "report.html", max_mb: int = 20) -> Path:
+    """Write the report of one or several run folders as one HTML file of at most `max_mb` megabytes; returns its path.
+
+    A report that is there is made anew; raises `BadInput` for what is no run folder, and where `out` is anything else.
+    """
+    from ebmkit.reporting.writing import write_report
+
+    return write_report([runs] if isinstance(runs, str | Path) else runs, out, max_mb).path
 
 
 def save_images(images: Tensor, path: str | Path) -> None:

@@ -10,7 +10,7 @@ from typing import NoReturn
 import typer
 
 from ebmkit import __version__
-from ebmkit.cli import authoring, benching, checking, inspecting, sampling, shards, training
+from ebmkit.cli import authoring, benching, checking, inspecting, reporting, sampling, shards, training
 from ebmkit.console import console
 from ebmkit.distributed.place import find_place
 from ebmkit.errors import ComponentFailed, EbmkitError, RankFailed
@@ -47,6 +47,7 @@ def _root(
 training.add_to(app)
 sampling.add_to(app)
 benching.add_to(app)
+reporting.add_to(app)
 inspecting.add_to(app)
 shards.add_to(app)
 checking.add_to(app)
