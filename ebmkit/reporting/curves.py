@@ -27,7 +27,9 @@ class Curves:
         step = numbers.get("step", math.nan)
         if not (math.isfinite(step) and 0 <= step < 2**53):
             return {}
-        for name in numbers.keys() - self.values.keys() - HIDDEN:
+        for name in numbers:
+            if name in self.values or name in HIDDEN:
+                continue
             if len(self.values) < MAX_METRICS:
                 self.values[name] = array("d", [math.nan]) * len(self.steps)
             elif len(self.left_out) < 10_000:

@@ -21,7 +21,7 @@ from ebmkit.reporting.reading import Run
 MARK = "<!doctype html>\n<!-- ebmkit report "
 """How every report begins, by which one is known as ours."""
 SCRIPTS = ("scales.js", "charts.js", "report.js")
-RESERVED = 4
+SHARE = 4
 """One part in so many of the size is for curves, as much for pictures, the rest for sample grids and text."""
 
 
@@ -35,9 +35,9 @@ class Page:
 
 def render(runs: Sequence[Run], max_bytes: int, refresh: int = 0, now: datetime | None = None) -> Page:
     """The report of `runs`, of about `max_bytes` at most; one that is served asks for itself every `refresh` ms."""
-    curves = charts(runs, max_bytes // RESERVED)
-    plots, plot_bytes = _plots(runs, max_bytes // RESERVED)
-    left = max_bytes * (RESERVED - 1) // RESERVED - plot_bytes - sum(len(str(chart)) for chart in curves)
+    curves = charts(runs, max_bytes // SHARE)
+    plots, plot_bytes = _plots(runs, max_bytes // SHARE)
+    left = max_bytes * (SHARE - 1) // SHARE - plot_bytes - sum(len(str(chart)) for chart in curves)
     grids, shown = _grids(runs, max(left, 0))
     parts = [
         ("samples", "Samples", sections.samples(runs, grids)),
@@ -51,7 +51,7 @@ def render(runs: Sequence[Run], max_bytes: int, refresh: int = 0, now: datetime 
     parts = [(key, title, content) for key, title, content in parts if content]
     notes = _notes(runs, shown, len(plots))
     title = f"Run {runs[0].label}" if len(runs) == 1 else f"{len(runs)} runs: " + ", ".join(run.label for run in runs)
-    stamp = f"{now or datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    stamp = words.minute((now or datetime.now(UTC)).isoformat())
     body = joined(
         [
             sections.head(title, f"Written {stamp} by ebmkit {__version__}", parts, watched=bool(refresh)),
@@ -61,8 +61,8 @@ def render(runs: Sequence[Run], max_bytes: int, refresh: int = 0, now: datetime 
     )
     data = {"charts": curves, "grids": grids}
     page = _around(title, body, Html(""), data, refresh)
-    summary = f"{words.megabytes(len(page.encode()))}; {notes}"
-    return Page(_around(title, body, tag("footer", summary[:1].upper() + summary[1:]), data, refresh), summary)
+    summary = "; ".join([words.megabytes(len(page.encode())), *notes])
+    return Page(_around(title, body, tag("footer", summary), data, refresh), summary)
 
 
 def _around(title: str, body: Html, footer: Html, data: Any, refresh: int) -> str:
@@ -122,18 +122,15 @@ def _plots(runs: Sequence[Run], budget: int) -> tuple[list[tuple[str, str]], int
     return plots, used
 
 
-def _notes(runs: Sequence[Run], grids: int, plots: int) -> str:
+def _notes(runs: Sequence[Run], grids: int, plots: int) -> list[str]:
     all_grids, all_plots = (
         sum(len(found) for found in kind) for kind in zip(*((run.samples, run.plots) for run in runs), strict=True)
     )
-    notes = [f"{_of(grids, all_grids)} sample grids", f"{_of(plots, all_plots)} pictures"]
+    kinds = {"sample grids": (grids, all_grids), "pictures": (plots, all_plots)}
+    notes = [f"{kind}: {shown} of {total}" for kind, (shown, total) in kinds.items() if total]
     if any(len(run.curves.steps) > POINTS for run in runs):
         notes.append(f"curves thinned to {POINTS:,} points or fewer, extremes kept")
     hidden = len({name for run in runs for name in run.curves.left_out})
     if hidden:
         notes.append(f"{hidden} further metrics not shown")
-    return ", ".join(notes)
-
-
-def _of(count: int, total: int) -> str:
-    return f"{count}" if count == total else f"{count} of {total}"
+    return notes

@@ -74,7 +74,7 @@ def _read(folder: Path, label: str) -> Run:
         toml=run.recipe.read_text(encoding="utf-8"),
         curves=curves,
         last=last,
-        written=datetime.fromtimestamp(run.metrics.stat().st_mtime, UTC) if run.metrics.is_file() else None,
+        written=datetime.fromtimestamp(run.metrics.stat().st_mtime, UTC) if last else None,
         samples=sorted(_samples(run.samples)),
         plots=sorted((path.stem, path) for path in _files(folder / PLOTS) if path.suffix in (".png", ".gif")),
         evaluations=list(json_lines(folder / EVALUATIONS)),

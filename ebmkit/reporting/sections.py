@@ -38,11 +38,12 @@ def _card(number: int, run: Run) -> Html:
         ("step", f"{words.whole(run.step)} of {words.number(steps)}"),
         ("time in training", words.duration(cost.seconds)),
         ("images/s", words.number(cost.images_per_second)),
-        ("last metrics", f"{run.written:%Y-%m-%d %H:%M} UTC" if run.written else "none yet"),
+        ("last metrics", words.minute(run.written.isoformat()) if run.written else "none yet"),
     ]
     if run.evaluations:
         newest = run.evaluations[-1]
-        at = f" at step {words.number(newest['step'])}" if "step" in newest else ""
+        step = newest.get("step", run.step)
+        at = "" if step == run.step else f" at step {words.number(step)}"
         rows += [(words.metric(name) + at, words.number(value)) for name, value in _metrics(newest).items()][:4]
     items = [tag("dt", key) + tag("dd", value) for key, value in rows if value is not None]
     return tag("article", tag("h3", chip(number), run.label), tag("dl", *map(Html, items)), class_="card")
@@ -129,7 +130,7 @@ def metrics(runs: Sequence[Run]) -> Html:
     for number, run, item in found:
         values = _metrics(item)
         more = [Number(words.number(item.get(key))) for key in ("samples", "images", "seed")]
-        text = [str(item.get(key) or words.NOTHING)[:MAX_TEXT] for key in ("data", "extractor", "time")]
+        text = [str(item.get(key) or words.NOTHING)[:MAX_TEXT] for key in ("data", "extractor")]
         rows.append(
             [
                 joined([chip(number), run.label]),
@@ -137,10 +138,11 @@ def metrics(runs: Sequence[Run]) -> Html:
                 *(Number(words.number(values.get(name))) for name in names),
                 *more,
                 *text,
+                Number(words.minute(item.get("time"))),
             ]
         )
     heads: list[Cell] = ["run", Number("step"), *(Number(words.metric(name)) for name in names)]
-    heads += [Number("samples"), Number("real images"), Number("seed"), "data", "extractor", "time"]
+    heads += [Number("samples"), Number("real images"), Number("seed"), "data", "extractor", Number("time")]
     note = tag("p", "Numbers compare only where data, counts and extractor are the same.", class_="faint")
     return joined([note, table(heads, rows, label="Evaluations")])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from typing import Any
 
 from ebmkit.console import LABELS
@@ -67,6 +68,14 @@ def duration(seconds: float | None) -> str:
             rest = left % size // smaller
             return f"{left // size} {unit} {rest} {word}" if rest else f"{left // size} {unit}"
     return f"{left} s"
+
+
+def minute(time: Any) -> str:
+    """An ISO-8601 time as '2026-11-24 18:40 UTC'; what is none, as it is."""
+    try:
+        return f"{datetime.fromisoformat(time).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    except (TypeError, ValueError, OverflowError):
+        return number(time)
 
 
 def megabytes(count: int) -> str:
