@@ -279,9 +279,9 @@ def test_a_long_recipe_is_cut_and_keeps_its_differences() -> None:
 def test_a_long_log_is_read_in_seconds(tmp_path: Path) -> None:
     row = dict.fromkeys(("loss", "energy_data", "energy_samples", "gradient_norm", "a/b", "a/c"), 0.123456789)
     run = write_run(tmp_path / "run", ({"step": step} | row for step in range(100_000)))
-    begin = time.perf_counter()
+    begin = time.process_time()
     render(read_runs([run]), 20_000_000)
-    assert time.perf_counter() - begin < 15
+    assert time.process_time() - begin < 15
 
 
 # --- The file that is written ----------------------------------------------------------------------------------------

@@ -14,11 +14,12 @@ BYTES_OF_POINT = 22
 """What a point takes in the page: a step and six digits."""
 ENERGIES = ("energy_data", "energy_samples")
 FIRST = ("loss", *ENERGIES, "gradient_norm")
-LAST = ("contrastive_divergence", "learning_rate", "images_per_second", "peak_memory_gib", "skipped_images")
+STEADY = ("learning_rate", "images_per_second", "peak_memory_gib", "skipped_images")
+LAST = ("contrastive_divergence", *STEADY)
 
 
 def charts(runs: Sequence[Run], budget: int) -> list[dict[str, Any]]:
-    """One entry for each chart: `name`, `title`, `note` and its `lines`; all of them within `budget` bytes."""
+    """One entry for each chart: `name`, `title`, `note`, `smooth` and its `lines`; all of them in `budget` bytes."""
     found = [name for run in runs for name, values in run.curves.values.items() if not _is_dull(name, values)]
     names = _ordered(list(dict.fromkeys(found)))
     lines = sum(name in run.curves.values for name in names for run in runs)
@@ -34,6 +35,8 @@ def charts(runs: Sequence[Run], budget: int) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "title": "Energy of data and samples" if len(parts) > 1 else words.curve(name),
+                # What does not fluctuate would only lag behind.
+                "smooth": name not in STEADY,
                 "note": "solid: real images, dashed: samples" if len(parts) > 1 else "",
                 "lines": [line for part in parts for line in _lines(runs, part, len(parts) > 1, points)],
             }

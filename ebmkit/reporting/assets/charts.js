@@ -40,7 +40,7 @@ class Chart {
   }
 
   lines() {
-    const { hidden, smooth } = this.state;
+    const { hidden } = this.state, smooth = this.data.smooth && this.state.smooth;
     return this.data.lines
       .filter((line) => !hidden.has(line.run))
       .map((line) => ({ ...line, soft: smooth ? smoothed(line.values, smooth) : line.values }));
@@ -78,7 +78,7 @@ class Chart {
     area.append(make("rect", { x: MARGIN.left, y: 0, width, height: HEIGHT }));
     const inner = make("g", { "clip-path": `url(#clip-${this.number})` });
     for (const line of lines) {
-      if (this.state.smooth) inner.append(this.path(line, line.values, "raw "));
+      if (line.soft !== line.values) inner.append(this.path(line, line.values, "raw "));
       inner.append(this.path(line, line.soft, ""));
     }
     this.cross = make("line", { class: "cross", y1: MARGIN.top, y2: HEIGHT - MARGIN.bottom, visibility: "hidden" });
