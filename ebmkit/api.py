@@ -156,6 +156,16 @@ def push(
     return push_folder(folder, repo, public, revision, message)
 
 
+def report(runs: str | Path | Sequence[str | Path], out: str | Path = "report.html", max_mb: int = 20) -> Path:
+    """Write the report of one or several run folders as one HTML file of at most `max_mb` megabytes; returns its path.
+
+    A report that is there is made anew; raises `BadInput` for what is no run folder, and where `out` is anything else.
+    """
+    from ebmkit.reporting.writing import write_report
+
+    return write_report([runs] if isinstance(runs, str | Path) else runs, out, max_mb).path
+
+
 def save_images(images: Tensor, path: str | Path) -> None:
     """Write images `[B, C, H, W]` in [-1, 1] as `ebmkit sample --out` does: .png, .npz, .safetensors, or a folder.
 

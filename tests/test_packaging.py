@@ -65,6 +65,13 @@ def test_the_wheel_holds_the_reference_of_the_benchmark(wheel: zipfile.ZipFile) 
     assert wheel.read("ebmkit/bench/reference.py") == (ROOT / "benchmarks" / "reference.py").read_bytes()
 
 
+def test_the_wheel_holds_the_page_of_a_report(wheel: zipfile.ZipFile) -> None:
+    files = sorted((ROOT / "ebmkit" / "reporting" / "assets").iterdir())
+    assert {file.suffix for file in files} == {".css", ".html", ".js"}
+    for file in files:
+        assert wheel.read(f"ebmkit/reporting/assets/{file.name}") == file.read_bytes()
+
+
 def test_the_wheel_holds_neither_tests_nor_plugin_projects(wheel: zipfile.ZipFile) -> None:
     names = wheel.namelist()
     assert not [name for name in names if "test_" in name or name.startswith(("tests/", "plugins/"))]

@@ -17,6 +17,7 @@ from ebmkit.cli import (
     energies,
     inspecting,
     plotting,
+    reporting,
     sampling,
     shards,
     sharing,
@@ -63,6 +64,7 @@ sharing.add_to(app)
 energies.add_to(app)
 benching.add_to(app)
 plotting.add_to(app)
+reporting.add_to(app)
 inspecting.add_to(app)
 shards.add_to(app)
 checking.add_to(app)
