@@ -14,7 +14,7 @@ BYTES_OF_POINT = 22
 """What a point takes in the page: a step and six digits."""
 ENERGIES = ("energy_data", "energy_samples")
 FIRST = ("loss", *ENERGIES, "gradient_norm")
-STEADY = ("learning_rate", "images_per_second", "peak_memory_gib", "skipped_images")
+STEADY = ("learning_rate", "images_per_second", "peak_memory_mb", "skipped_images")
 LAST = ("contrastive_divergence", *STEADY)
 
 

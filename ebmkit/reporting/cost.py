@@ -18,7 +18,7 @@ class Cost:
     images_per_second: float | None
     seconds: float | None
     """Time spent in training steps."""
-    peak_memory_gib: float | None
+    peak_memory_mb: float | None
     gradient_evaluations: int | None
     """Gradients of the energy by one image, in the chains of training: steps * batch_size * K."""
     evaluations_per_image: int | None
@@ -37,7 +37,7 @@ def cost_of(run: Run) -> Cost:
         images=None if images is None else int(images),
         images_per_second=rate,
         seconds=seconds,
-        peak_memory_gib=run.last.get("peak_memory_gib"),
+        peak_memory_mb=run.last.get("peak_memory_mb"),
         gradient_evaluations=run.step * batch * per_chain if batch and per_chain else None,
         evaluations_per_image=time_steps * per_chain if time_steps and per_chain else None,
     )

@@ -152,7 +152,7 @@ def cost(runs: Sequence[Run]) -> Html:
     rows: list[list[Cell]] = []
     for number, run in enumerate(runs):
         found = cost_of(run)
-        memory = words.NOTHING if found.peak_memory_gib is None else f"{found.peak_memory_gib:.2f} GiB"
+        memory = words.NOTHING if found.peak_memory_mb is None else f"{found.peak_memory_mb:,.0f} MB"
         cells = [words.whole(run.step), words.whole(found.images), words.duration(found.seconds)]
         cells += [words.number(found.images_per_second), memory, words.large(found.gradient_evaluations)]
         cells += [words.large(found.evaluations_per_image)]
