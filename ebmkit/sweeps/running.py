@@ -113,7 +113,7 @@ def _work(
     waiting: list[Job], jobs: int, stop: Callable[[], bool], view: SweepView, ended: Callable[[Job], None]
 ) -> None:
     active: list[Job] = []
-    told = False
+    told = waited = False
     try:
         while active or (waiting and not told):
             if stop() and not told:
@@ -125,6 +125,10 @@ def _work(
                 free.begin()
                 active.append(free)
                 view.started(free.name, free.run.recipe.train.steps)
+            if waiting and not (active or told or waited):
+                # A killed sweep's run may need a moment for its checkpoint; somebody's own training may need days.
+                waited = True
+                view.say(f"waiting: another process trains in {', '.join(job.name for job in waiting)}")
             for job in list(active):
                 if job.advance():
                     active.remove(job)
