@@ -162,7 +162,7 @@ def test_kid_is_the_unbiased_mmd() -> None:
     aa, bb = kernel(a, a), kernel(b, b)
     expected = (aa.sum() - np.trace(aa) + bb.sum() - np.trace(bb)) / (50 * 49) - 2 * kernel(a, b).mean()
     assert fidelity.kid(torch.from_numpy(a), torch.from_numpy(b)) == pytest.approx(expected, rel=1e-9)
-    assert abs(fidelity.kid(normal(800, 8, 2), normal(800, 8, 3))) < 0.02 * expected
+    assert abs(fidelity.kid(normal(200, 8, 2), normal(200, 8, 3))) < 0.1 * expected
 
 
 @needs_fidelity
@@ -301,7 +301,7 @@ def inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
         # So that neither features nor class scores shrink to nothing on their way through the layers.
         if name.endswith("bn.weight"):
             weight.mul_(6**0.5)
-    drawn["fc.weight"].mul_(20)
+    drawn["fc.weight"].mul_(400)
     path = tmp_path_factory.mktemp("weights") / "inception.pth"
     torch.save(drawn, path)
     return path
@@ -341,10 +341,12 @@ def test_fid_by_torch_fidelity_s_network_agrees_with_torch_fidelity(
     assert layers == {INCEPTION: "2048", INCEPTION_LOGITS: "logits_unbiased"}
     monkeypatch.setattr(networks, "LAYERS", {INCEPTION: (title, {**layers, INCEPTION: "64"})})
     names = ["fid", "inception_score", "kid"]
-    result = ebmkit.evaluate(model, count=12, metrics=names, weights=[accepted])
+    shards = write_shards(tmp_path / "few", shards=1, per_shard=14)
+    result = ebmkit.evaluate(model, shards, count=12, metrics=names, weights=[accepted])
     assert list(result)[:3] == names
+    options = model.recipe.data.model_copy(update={"shards": shards})
     assert result["extractor"] == "inception-v3-compat"
-    for side, images in (("a", to_uint8(model.sample(12))), ("b", all_images(model.recipe.data))):
+    for side, images in (("a", to_uint8(model.sample(12))), ("b", all_images(options))):
         (tmp_path / side).mkdir()
         for i, image in enumerate(networks.as_rgb(from_uint8(images))):
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / side / f"{i:03d}.png")
