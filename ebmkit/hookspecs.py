@@ -98,9 +98,9 @@ def ebmkit_checkpoint(run: RunInfo, step: int, path: Path) -> None:
 def ebmkit_evaluation(run: RunInfo, step: int, results: Mapping[str, Any]) -> None:
     """`ebmkit evaluate` measured the run's model, which was trained for `step` steps; called on rank 0.
 
-    This happens in a process of its own, before, between or after those that train. `results` are the numbers
-    that the command prints, `samples`, `images`, `seed` and, if there is one, the name of the `extractor`. Not called
-    for a model file that lies in no run folder.
+    This happens in a process of its own, before, between or after those that train. `results` are the numbers that the
+    command prints, `samples`, `images`, `seed` and, if there is one, the `extractor`'s name. Not called for a model
+    file that lies in no run folder.
     """
 
 

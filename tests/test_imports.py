@@ -23,7 +23,7 @@ CASES = {
 from ebmkit.registry import default_registry
 registry = default_registry()
 assert not registry.broken, registry.broken
-assert len({item.kind for item in registry}) == 7
+assert len({item.kind for item in registry}) == 8
 for item in registry:
     assert item.component.Options
 """,

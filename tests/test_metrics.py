@@ -20,7 +20,7 @@ from ebmkit.data import all_images
 from ebmkit.errors import ComponentFailed, RecipeError
 from ebmkit.evaluation import evaluate_model
 from ebmkit.metrics import comparing, fidelity, gaussian, networks, weights
-from ebmkit.metrics.names import INCEPTION, VGG16, choose
+from ebmkit.metrics.names import INCEPTION, INCEPTION_LOGITS, VGG16, choose
 from ebmkit.model import Model, load_model
 from ebmkit.plugins import LoadedPlugin, Registered, discover
 from ebmkit.registry import Registry
@@ -162,7 +162,7 @@ def test_kid_is_the_unbiased_mmd() -> None:
     aa, bb = kernel(a, a), kernel(b, b)
     expected = (aa.sum() - np.trace(aa) + bb.sum() - np.trace(bb)) / (50 * 49) - 2 * kernel(a, b).mean()
     assert fidelity.kid(torch.from_numpy(a), torch.from_numpy(b)) == pytest.approx(expected, rel=1e-9)
-    assert abs(fidelity.kid(normal(800, 8, 2), normal(800, 8, 3))) < 0.02 * expected
+    assert abs(fidelity.kid(normal(200, 8, 2), normal(200, 8, 3))) < 0.1 * expected
 
 
 @needs_fidelity
@@ -296,8 +296,14 @@ def inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(module, "load_state_dict_from_url", lambda *_, **__: {})
         patch.setattr(module.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
         network = module.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+    drawn = network.state_dict()
+    for name, weight in drawn.items():
+        # So that neither features nor class scores shrink to nothing on their way through the layers.
+        if name.endswith("bn.weight"):
+            weight.mul_(6**0.5)
+    drawn["fc.weight"].mul_(400)
     path = tmp_path_factory.mktemp("weights") / "inception.pth"
-    torch.save(network.state_dict(), path)
+    torch.save(drawn, path)
     return path
 
 
@@ -324,18 +330,23 @@ def test_the_published_weights_are_those_of_torch_fidelity_and_torchvision() -> 
 
 
 def test_fid_by_torch_fidelity_s_network_agrees_with_torch_fidelity(
-    model: Model, accepted: Path, tmp_path: Path
+    model: Model, accepted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The whole path, against torch-fidelity's own on the same images."""
+    """The whole path, against torch-fidelity's own on the same images; at a layer of 64 features, to be quick."""
     from PIL import Image
     from torch_fidelity import calculate_metrics
 
     torch.set_num_threads(1)
+    title, layers = networks.LAYERS[INCEPTION]
+    assert layers == {INCEPTION: "2048", INCEPTION_LOGITS: "logits_unbiased"}
+    monkeypatch.setattr(networks, "LAYERS", {INCEPTION: (title, {**layers, INCEPTION: "64"})})
     names = ["fid", "inception_score", "kid"]
-    result = ebmkit.evaluate(model, count=12, metrics=names, weights=[accepted])
+    shards = write_shards(tmp_path / "few", shards=1, per_shard=14)
+    result = ebmkit.evaluate(model, shards, count=12, metrics=names, weights=[accepted])
     assert list(result)[:3] == names
+    options = model.recipe.data.model_copy(update={"shards": shards})
     assert result["extractor"] == "inception-v3-compat"
-    for side, images in (("a", to_uint8(model.sample(12))), ("b", all_images(model.recipe.data))):
+    for side, images in (("a", to_uint8(model.sample(12))), ("b", all_images(options))):
         (tmp_path / side).mkdir()
         for i, image in enumerate(networks.as_rgb(from_uint8(images))):
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / side / f"{i:03d}.png")
@@ -347,14 +358,17 @@ def test_fid_by_torch_fidelity_s_network_agrees_with_torch_fidelity(
         isc=True,
         kid=True,
         kid_subset_size=12,
+        feature_layer_fid="64",
+        feature_layer_kid="64",
         feature_extractor_weights_path=str(accepted),
         cache=False,
         save_cpu_ram=True,
         verbose=False,
     )
-    assert result["fid"] == pytest.approx(told["frechet_inception_distance"], rel=1e-3, abs=1e-6)
+    assert result["fid"] == pytest.approx(told["frechet_inception_distance"], rel=1e-3)
     assert result["inception_score"] == pytest.approx(told["inception_score_mean"], rel=1e-4)
-    assert result["kid"] == pytest.approx(told["kernel_inception_distance_mean"], rel=1e-2, abs=1e-6)
+    assert result["inception_score"] > 1.05
+    assert result["kid"] == pytest.approx(told["kernel_inception_distance_mean"], rel=1e-2)
 
 
 @needs_fidelity
