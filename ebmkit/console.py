@@ -24,7 +24,7 @@ LABELS = {
     "learning_rate": "learning rate",
 }
 """How the live view names the metrics that it always shows first; others follow under their own names."""
-HIDDEN = ("step", "images", "skipped_images", "contrastive_divergence")
+HIDDEN = ("step", "images", "seconds", "peak_memory_gib", "skipped_images", "contrastive_divergence")
 PLAIN = ("loss", "energy_data", "energy_samples"), ("gradient_norm", "learning_rate", "images_per_second")
 """What a line in a pipe begins and ends with; the others, such as penalties, stand between."""
 WARNING = "warning: "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -41,6 +43,14 @@ def choose_device(name: str, place: Place | None = None) -> str:
     if device.type == "meta":
         raise BadInput("device 'meta' holds no data; use 'auto', 'cpu' or 'cuda'")
     return str(device)
+
+
+def peak_memory(device: str) -> float:
+    """The most memory so far, in GiB: torch's allocations on a GPU, else the resident memory of this process."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    # Kilobytes on Linux, bytes on macOS.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**30
 
 
 def _device_of(name: str, place: Place) -> str:

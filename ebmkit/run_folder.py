@@ -166,6 +166,13 @@ class RunFolder:
                 if line.endswith("\n"):
                     yield json.loads(line)
 
+    def last_metrics(self) -> dict[str, Any]:
+        """The last complete line of metrics.jsonl; empty before the first."""
+        row: dict[str, Any] = {}
+        for row in self.read_metrics():  # noqa: B007 - the last one is wanted
+            pass
+        return row
+
     def rewind_metrics(self, step: int) -> None:
         """Drop the lines after `step`: those steps are about to be done again."""
         if self.metrics.is_file():

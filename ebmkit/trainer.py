@@ -19,6 +19,7 @@ from ebmkit.averaging import MovingAverage
 from ebmkit.blame import wrong
 from ebmkit.chains import BufferChains
 from ebmkit.data import ImageSource, open_images
+from ebmkit.device import peak_memory
 from ebmkit.distributed.world import Solo, World, split
 from ebmkit.elastic import buffer_state, data_state
 from ebmkit.energy_model import EnergyModel
@@ -154,14 +155,15 @@ class Trainer:
     def _steps(self, stop: Callable[[], bool]) -> None:
         options = self.recipe.train
         started, images_at_start = time.perf_counter(), self.images_seen
+        seconds_before = self.run.last_metrics().get("seconds", 0.0)
         self.model.train()
         while self.step < options.steps and not self.world.agree(stop() or self.hooks.failure is not None):
             metrics = self.train_step()
             self.view.step(self.step)
             last = self.step == options.steps
             if last or self.step % options.log_every == 0:
-                rate = (self.images_seen - images_at_start) / (time.perf_counter() - started)
-                self._log(metrics, rate)
+                seconds = time.perf_counter() - started
+                self._log(metrics, (self.images_seen - images_at_start) / seconds, seconds_before + seconds)
             if options.sample_every and self.step % options.sample_every == 0:
                 self._draw_samples()
             if last or self.step % options.checkpoint_every == 0:
@@ -252,12 +254,13 @@ class Trainer:
                 "optimizer.clip_grad_norm"
             )
 
-    def _log(self, metrics: Mapping[str, Tensor], images_per_second: float) -> None:
+    def _log(self, metrics: Mapping[str, Tensor], images_per_second: float, seconds: float) -> None:
         self._require_finite()
         row: dict[str, float] = {"step": self.step, "images": self.images_seen}
         row |= self.world.mean({name: float(value) for name, value in metrics.items()})
         row |= {"step": self.step, "images": self.images_seen}
-        row["images_per_second"] = round(images_per_second, 1)
+        row |= {"images_per_second": round(images_per_second, 1), "seconds": round(seconds, 3)}
+        row["peak_memory_gib"] = round(max(self.world.all_gather(peak_memory(self.device))), 3)
         skipped = self.world.all_gather(self.data.skipped)
         row["skipped_images"] = skipped[0] if self.data.whole else sum(skipped)
         if not self.world.first:

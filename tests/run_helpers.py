@@ -285,9 +285,10 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 
 
 def metrics_of(folder: Path) -> list[dict[str, float]]:
-    """The lines of metrics.jsonl without the one number that is a time."""
+    """The lines of metrics.jsonl without the numbers that are a time or a machine's memory."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key != "images_per_second"} for row in rows]
+    measured = ("images_per_second", "seconds", "peak_memory_gib")
+    return [{key: value for key, value in row.items() if key not in measured} for row in rows]
 
 
 def last_checkpoint(folder: Path) -> dict[str, Any]:

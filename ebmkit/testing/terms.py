@@ -14,7 +14,10 @@ from ebmkit.testing.contract import require
 
 BATCH = 4
 RESERVED = frozenset(
-    {"step", "images", "loss", "gradient_norm", "learning_rate", "images_per_second", "skipped_images"}
+    {
+        *("step", "images", "loss", "gradient_norm", "learning_rate"),
+        *("images_per_second", "seconds", "peak_memory_gib", "skipped_images"),
+    }
 )
 """The metrics of every run."""
 
