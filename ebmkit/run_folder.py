@@ -186,7 +186,7 @@ class RunFolder:
         if not self.evaluations.is_file():
             return
         for line in self.evaluations.read_text(encoding="utf-8", errors="replace").splitlines():
-            with suppress(ValueError):
+            with suppress(ValueError, RecursionError):
                 row = json.loads(line)
                 if isinstance(row, dict) and isinstance(row.get("metrics"), dict):
                     yield row

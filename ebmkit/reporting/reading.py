@@ -16,7 +16,6 @@ from ebmkit.run_folder import RunFolder
 
 MAX_HEADER = 16_000_000
 """Bytes of a model file's header that are read at most."""
-EVALUATIONS = "evaluations.jsonl"
 PLOTS = "plots"
 
 
@@ -77,7 +76,7 @@ def _read(folder: Path, label: str) -> Run:
         written=datetime.fromtimestamp(run.metrics.stat().st_mtime, UTC) if last else None,
         samples=sorted(_samples(run.samples)),
         plots=sorted((path.stem, path) for path in _files(folder / PLOTS) if path.suffix in (".png", ".gif")),
-        evaluations=list(json_lines(folder / EVALUATIONS)),
+        evaluations=list(json_lines(run.evaluations)),
         model=read_header(run.model),
     )
 
