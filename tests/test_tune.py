@@ -122,6 +122,8 @@ def test_tune_tries_tells_and_writes(tmp_path: Path) -> None:
     lines = [line for line in result.out.splitlines() if line.startswith("step size ") and ": gap " in line]
     assert 1 <= len(lines) <= 2
     assert "the reachability rule: a sweep just covers its way" in result.out
+    # A table in a pipe is not folded.
+    assert f"  {lines[0].rpartition(', ')[2]}" in result.out
     bound = ebmkit.check(out)
     old = ebmkit.check(recipe)
     found = bound.to_table()["sampler"]["step_size"]
