@@ -46,7 +46,9 @@ def console(stderr: bool = False) -> Console:
 
 def print_table(target: Console, table: Table) -> None:
     """A table as wide as it needs where the output is no terminal: nobody reads a file of folded cells."""
-    target.print(table, width=None if target.is_terminal else WIDEST)
+    if not target.is_terminal:
+        target.width = WIDEST
+    target.print(table)
 
 
 def progress_bar(target: Console) -> Progress:

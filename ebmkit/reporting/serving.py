@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ebmkit.errors import BadInput, EbmkitError
 from ebmkit.reporting.page import render
-from ebmkit.reporting.reading import EVALUATIONS, PLOTS, read_runs
+from ebmkit.reporting.reading import PLOTS, read_runs
+from ebmkit.run_folder import RunFolder
 
 ADDRESS = "127.0.0.1"
 REFRESH = 2000
@@ -41,8 +42,8 @@ class Live:
 
 
 def _watched(run: Path) -> list[Path]:
-    names = ("recipe.toml", "metrics.jsonl", "samples", PLOTS, EVALUATIONS, "model.safetensors")
-    paths = [run / name for name in names]
+    folder = RunFolder(run)
+    paths = [folder.recipe, folder.metrics, folder.samples, run / PLOTS, folder.evaluations, folder.model]
     return [*paths, *(file for folder in paths if folder.is_dir() for file in sorted(folder.iterdir()))]
 
 

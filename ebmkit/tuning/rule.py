@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-LOWEST, TARGET, HIGHEST = 0.0, 1.0, 2.0
+LOWEST, TARGET, HIGHEST = 0.0, 0.8, 1.5
 """Gaps that count as "slightly below", and the one that is aimed at."""
 FACTOR = 1.25
 """Between one trial and the next, while all are on the same side."""
