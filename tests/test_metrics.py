@@ -301,7 +301,7 @@ def inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
         # So that neither features nor class scores shrink to nothing on their way through the layers.
         if name.endswith("bn.weight"):
             weight.mul_(6**0.5)
-    drawn["fc.weight"].mul_(400)
+    drawn["fc.weight"].mul_(20)
     path = tmp_path_factory.mktemp("weights") / "inception.pth"
     torch.save(drawn, path)
     return path
@@ -366,8 +366,8 @@ def test_fid_by_torch_fidelity_s_network_agrees_with_torch_fidelity(
         verbose=False,
     )
     assert result["fid"] == pytest.approx(told["frechet_inception_distance"], rel=1e-3)
-    assert result["inception_score"] == pytest.approx(told["inception_score_mean"], rel=1e-4)
-    assert result["inception_score"] > 1.05
+    assert result["inception_score"] - 1 == pytest.approx(told["inception_score_mean"] - 1, rel=1e-2)
+    assert result["inception_score"] > 1.001
     assert result["kid"] == pytest.approx(told["kernel_inception_distance_mean"], rel=1e-2)
 
 
