@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ebmkit.cli.training import SetValues, collect
-from ebmkit.console import console
+from ebmkit.console import console, print_table
 from ebmkit.errors import BadInput
 from ebmkit.kinds import KINDS
 
@@ -78,7 +78,7 @@ def list_plugins(as_json: AsJson = False) -> None:
     for plugin, hooks in watching:
         source = map(escape, (plugin.plugin, plugin.distribution, plugin.version))
         table.add_row("hooks", ", ".join(hooks), *source)
-    console().print(table)
+    print_table(console(), table)
     for message in registry.ambiguous:
         console(stderr=True).print(message, markup=False)
     for fault in registry.broken:
