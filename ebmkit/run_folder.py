@@ -172,23 +172,23 @@ class RunFolder:
         line = json.dumps(row).encode() + b"\n"
         with self.evaluations.open("ab+") as file:
             fcntl.lockf(file, fcntl.LOCK_EX)
-            file.seek(0)
-            content = file.read()
-            # Half a line, as a full disk or a power cut leaves it, would spoil this one.
-            file.truncate(content.rfind(b"\n") + 1)
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                # Half a line, as a full disk or a power cut leaves it, would spoil this one.
+                line = line if file.read(1) == b"\n" else b"\n" + line
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
         sync_folder(self.folder)
 
     def read_evaluations(self) -> Iterator[dict[str, Any]]:
-        """The evaluations that can be read, oldest first; a line that was cut off by a full disk is passed over."""
+        """The evaluations, oldest first; a line that is none, such as one that a full disk cut off, is passed over."""
         if not self.evaluations.is_file():
             return
         for line in self.evaluations.read_text(encoding="utf-8", errors="replace").splitlines():
             with suppress(ValueError, RecursionError):
                 row = json.loads(line)
-                if isinstance(row, dict) and isinstance(row.get("metrics"), dict):
+                if isinstance(row, dict):
                     yield row
 
     def rewind_metrics(self, step: int) -> None:

@@ -10,7 +10,8 @@ from ebmkit.run_folder import RunFolder
 
 def evaluations_of(run: RunFolder, step: int) -> list[dict[str, Any]]:
     """The evaluations of the model of this `step`, oldest first."""
-    return [row for row in run.read_evaluations() if row.get("step") == step]
+    rows = run.read_evaluations()
+    return [row for row in rows if row.get("step") == step and isinstance(row.get("metrics"), dict)]
 
 
 def training_seconds(run: RunFolder, step: int) -> float | None:
