@@ -102,6 +102,7 @@ def test_first_party_plugins_are_found_with_their_distribution(first_party: dict
         "schedule": ["constant", "cosine", "cosine_restarts", "geometric", "linear"],
         "objective": ["contrastive_divergence"],
         "tracker": ["csv", "tensorboard"],
+        "feature_extractor": ["efficientnet_lite0"],
     }
     assert list(names) == ["energy", "sampler", "buffer", "regularizer", "schedule", "objective", "tracker"]
 

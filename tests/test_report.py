@@ -80,7 +80,7 @@ def test_a_report_of_two_runs_from_the_command_line(runs: list[Path], tmp_path: 
     assert "step 6 of 6" in page.text
     assert f"ebmkit {ebmkit.__version__} {ebmkit.__version__} torch " in page.text
     # 6 steps of batch 8 with K = 2; T * K = 4 * 2 for a drawn image.
-    assert re.search(r"one 6 48 \S+ s \S+ \d\.\d\d GiB 96 8 ", page.text)
+    assert re.search(r"one 6 48 \S+ s \S+ [\d,]+ MB 96 8 ", page.text)
 
 
 def test_curves_are_the_metrics(runs: list[Path]) -> None:
