@@ -163,6 +163,7 @@ def test_means_and_failures_of_a_table() -> None:
 # --- Real runs -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_failed_run_does_not_end_the_others_and_finished_ones_are_kept(tmp_path: Path) -> None:
     points = '[[points]]\nname = "good"\nsampler.steps = 1\n[[points]]\nname = "bad"\nsampler.step_size = 1e38\n'
     evaluate = "[evaluate]\ncount = 8\nseed = 5\n"
