@@ -195,7 +195,7 @@ class TrainOptions(BaseOptions):
     precision: Literal["auto", "float32", "bf16"] = Field(
         default="auto",
         description="'bf16' computes chains and the objective under autocast; weights, the moving average and the "
-        "penalties stay in float32. 'auto' takes it where 'fast' is not 'off' and the device has it.",
+        "penalties stay in float32. 'auto' takes it on GPUs that have it, where 'fast' is not 'off'.",
     )
     fast: Literal["auto", "off", "max"] = Field(
         default="auto",

@@ -39,7 +39,8 @@ def choose(mode: str, precision: str, by_hand: FastOptions, device: str, flops: 
     kind = torch.device(device).type
     cuda, cpu, wanted = kind == "cuda", kind == "cpu", mode != "off"
     if precision == "auto":
-        precision = "bf16" if wanted and native_bf16(device) else "float32"
+        # Not on a CPU: torch's gradients of convolutions may be made of uninitialized memory there (docs: decisions).
+        precision = "bf16" if wanted and cuda and native_bf16(device) else "float32"
     # On a CPU compiling has not made anything faster.
     long_enough = mode == "max" or (flops is not None and flops >= COMPILED_FLOPS)
     compiled = _either(by_hand.compile, wanted and cuda and long_enough)

@@ -88,6 +88,12 @@ def test_a_device_without_bf16_stays_in_float32(monkeypatch: pytest.MonkeyPatch)
     assert choose("max", "auto", AUTO, "cuda", LONG).precision == "float32"
 
 
+def test_a_cpu_with_bf16_stays_in_float32_unless_it_is_set_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "native_bf16", lambda device: True)
+    assert choose("max", "auto", AUTO, "cpu", LONG) == CPU
+    assert choose("auto", "bf16", AUTO, "cpu", LONG).precision == "bf16"
+
+
 def test_parts_as_text() -> None:
     assert str(Parts()) == "float32"
     assert str(CPU) == "float32, channels_last, winograd, concatenate, fused_optimizer"
