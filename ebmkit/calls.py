@@ -44,6 +44,17 @@ def draw(buffer: Buffer, n: int, random: torch.Generator) -> Draw:
     return drawn
 
 
+def restart(buffer: Buffer, drawn: Draw, bad: Tensor, random: torch.Generator) -> Draw:
+    """`buffer.restart`: as many chains as were drawn."""
+    with blamed_on(buffer, "restart()"):
+        restarted = buffer.restart(drawn, bad, random)
+    if not isinstance(restarted, Draw) or _like(restarted.x) != _like(drawn.x):
+        raise wrong(
+            buffer, f"restart() was given an ebmkit.Draw and must return one of that shape, not {_told(restarted)}"
+        )
+    return restarted
+
+
 def store(buffer: Buffer, slots: Tensor, x: Tensor) -> None:
     """`buffer.store`."""
     with blamed_on(buffer, "store()"):

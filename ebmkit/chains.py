@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -13,12 +15,20 @@ from ebmkit.noise import GeneratorNoise
 class BufferChains:
     """Chains from a buffer, refined by a sampler; every random number comes from `random`."""
 
-    def __init__(self, energy: EnergyFunction, sampler: Sampler, buffer: Buffer, random: torch.Generator) -> None:
+    def __init__(
+        self,
+        energy: EnergyFunction,
+        sampler: Sampler,
+        buffer: Buffer,
+        random: torch.Generator,
+        drawn: Callable[[Draw], Draw] = lambda draw: draw,
+    ) -> None:
         self.energy, self.sampler, self.buffer, self.random = energy, sampler, buffer, random
+        self.drawn = drawn
 
     def draw(self, n: int) -> Draw:
-        """`n` chains from the buffer."""
-        return calls.draw(self.buffer, n, self.random)
+        """`n` chains from the buffer, as `drawn` makes them."""
+        return self.drawn(calls.draw(self.buffer, n, self.random))
 
     def refine(self, x: Tensor, t: Tensor, energy: EnergyFunction | None = None) -> Tensor:
         """K sampler steps on the trained energy, or on another one."""

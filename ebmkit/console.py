@@ -26,6 +26,8 @@ LABELS = {
 }
 """How the live view names the metrics that it always shows first; others follow under their own names."""
 HIDDEN = ("step", "images", "seconds", "peak_memory_mb", "skipped_images", "contrastive_divergence")
+ACTIONS = ("skipped_updates", "restarted_chains", "rollbacks")
+"""What the watchdog did, of which nobody needs to hear while it is nothing."""
 PLAIN = ("loss", "energy_data", "energy_samples"), ("gradient_norm", "learning_rate", "images_per_second")
 """What a line in a pipe begins and ends with; the others, such as penalties, stand between."""
 WARNING = "warning: "
@@ -179,7 +181,11 @@ class Logged:
 
 def _others(row: Mapping[str, float]) -> dict[str, float]:
     """The metrics of components, such as penalties, in the order of the row."""
-    return {name: value for name, value in row.items() if name not in LABELS and name not in HIDDEN}
+    return {
+        name: value
+        for name, value in row.items()
+        if name not in LABELS and name not in HIDDEN and not (name in ACTIONS and value == 0)
+    }
 
 
 class Silent:

@@ -66,9 +66,9 @@ def ebmkit_feature_extractors() -> Sequence[type[FeatureExtractor]]:  # type: ig
 
 @hookspec
 def ebmkit_train_begin(run: RunInfo, step: int) -> None:
-    """Training is about to start, or to go on from `step` > 0; called once for each process, on rank 0.
+    """Training is about to start, or to go on from `step`; called on rank 0, once in a process and after each rollback.
 
-    After a kill `step` may be less than what was seen before: those steps are about to be done again.
+    After a kill or a rollback `step` may be less than what was seen before: those steps are about to be done again.
     """
 
 

@@ -21,6 +21,10 @@ class Meter:
         self._device, self._images, self._started = device, images, time.perf_counter()
         self._before = max((row.get(SECONDS, 0.0) for row in earlier), default=0.0)
 
+    def rewind(self, images: int) -> None:
+        """The run goes back by so many `images`, which count as work all the same."""
+        self._images -= images
+
     def read(self, images: int) -> dict[str, float]:
         """The metrics by name, where the run has seen `images` so far."""
         elapsed = time.perf_counter() - self._started

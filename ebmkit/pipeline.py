@@ -11,6 +11,7 @@ from ebmkit.engine.settings import engine_problems, is_plain
 from ebmkit.errors import Problem, RecipeError
 from ebmkit.interfaces import SweepBudget
 from ebmkit.recipe import Part, Recipe
+from ebmkit.watchdog.penalty import penalty_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +47,7 @@ def cross_check(recipe: Recipe, source: str, world_size: int = 1) -> list[str]:
         each = f"{world_size} x {recipe.engine.accumulate} (processes x engine.accumulate)"
         problems.append(Problem("train.batch_size", f"must be divisible by {each}, not {batch}"))
     problems += engine_problems(recipe.engine, world_size)
+    problems += penalty_part(recipe)[1]
     if recipe.fast.channels_last == "on" and not is_plain(recipe.engine, world_size):
         problems.append(Problem("fast.channels_last", "is for the plain engine: DeepSpeed cannot take such weights"))
     rates = _learning_rates(recipe)
@@ -70,7 +72,7 @@ def cross_check(recipe: Recipe, source: str, world_size: int = 1) -> list[str]:
 
 def reach_ratio(recipe: Recipe) -> float | None:
     """The recipe's reachability ratio, or None where the rule does not apply (no per-sample gradient bound)."""
-    budget, bound = _sweep_budget(recipe), _gradient_bound(recipe)
+    budget, bound = _sweep_budget(recipe), gradient_bound(recipe)
     if budget is None or bound is None:
         return None
     channels, height, width = recipe.data.shape
@@ -88,7 +90,8 @@ def _sweep_budget(recipe: Recipe) -> SweepBudget | None:
     return budget
 
 
-def _gradient_bound(recipe: Recipe) -> float | None:
+def gradient_bound(recipe: Recipe) -> float | None:
+    """The least norm per sample that a regularizer keeps the energy's input gradient to, or None."""
     bounds: list[float] = []
     for part in recipe.regularizers:
         with blamed_on(part.component, "gradient_bound()"):
@@ -118,7 +121,7 @@ def _is_number(value: object) -> bool:
 
 def _unbounded_warning(recipe: Recipe) -> str | None:
     budget = _sweep_budget(recipe)
-    if budget is None or not budget.needs_gradient_bound or _gradient_bound(recipe) is not None:
+    if budget is None or not budget.needs_gradient_bound or gradient_bound(recipe) is not None:
         return None
     return (
         "reachability: sampler.step_size is chosen for a per-sample gradient norm of about 1, but no regularizer keeps "

@@ -17,6 +17,7 @@ from ebmkit.errors import BadInput, RecipeError
 from ebmkit.interfaces import BaseOptions, Context
 from ebmkit.options import DataOptions, EngineOptions, FastOptions, OptimizerOptions, TrainOptions
 from ebmkit.registry import Registry, default_registry, suggest
+from ebmkit.watchdog.options import WatchdogOptions
 
 SECTIONS: Mapping[str, type[BaseOptions]] = {
     "data": DataOptions,
@@ -24,6 +25,7 @@ SECTIONS: Mapping[str, type[BaseOptions]] = {
     "engine": EngineOptions,
     "fast": FastOptions,
     "train": TrainOptions,
+    "watchdog": WatchdogOptions,
 }
 PARTS = ("energy", "sampler", "buffer", "objective")
 LISTS: Mapping[str, str] = {"regularizers": "regularizer", "trackers": "tracker"}
@@ -76,6 +78,7 @@ class Recipe:
     engine: EngineOptions
     fast: FastOptions
     train: TrainOptions
+    watchdog: WatchdogOptions
 
     @property
     def parts(self) -> dict[str, Part]:

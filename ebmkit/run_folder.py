@@ -140,11 +140,20 @@ class RunFolder:
         os.rename(temporary, final)
         sync_folder(self.checkpoints)
         for _, old in self.complete_checkpoints()[:-keep]:
-            # Renamed first: a kill within rmtree must not leave half a checkpoint under a complete name.
-            gone = old.with_name(f".old-{old.name}")
-            os.rename(old, gone)
-            shutil.rmtree(gone, ignore_errors=True)
+            self._delete(old)
         return final
+
+    def _delete(self, checkpoint: Path) -> None:
+        # Renamed first: a kill within rmtree must not leave half a checkpoint under a complete name.
+        gone = checkpoint.with_name(f".old-{checkpoint.name}")
+        os.rename(checkpoint, gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def discard_checkpoints_after(self, step: int) -> None:
+        """Delete the complete checkpoints of later steps, which a run that went back to `step` must not resume from."""
+        for later, path in self.complete_checkpoints():
+            if later > step:
+                self._delete(path)
 
     def clean(self) -> None:
         """Remove what a killed process left unfinished."""

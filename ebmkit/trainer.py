@@ -29,13 +29,13 @@ from ebmkit.fast.energy import FastEnergy
 from ebmkit.fast.parts import Parts, choose
 from ebmkit.fast.preparing import forward_flops, prepare
 from ebmkit.files import sync_file
-from ebmkit.interfaces import Buffer, Objective, Pairs, Sampler
+from ebmkit.interfaces import Buffer, Draw, Objective, Pairs, Sampler
 from ebmkit.lifecycle import Lifecycle
 from ebmkit.metering import Meter
 from ebmkit.model import save_model
 from ebmkit.noise import PerImageNoise, generator, stream_seed
 from ebmkit.pictures import save_grid
-from ebmkit.pipeline import build_energy, build_part, build_regularizers, frozen
+from ebmkit.pipeline import build_energy, build_part, build_regularizers, frozen, gradient_bound
 from ebmkit.precision import autocast, tf32
 from ebmkit.recipe import Recipe
 from ebmkit.registry import default_registry
@@ -43,6 +43,11 @@ from ebmkit.run_folder import RunFolder, RunInfo
 from ebmkit.sampling import from_uint8, start_noise, sweep
 from ebmkit.sections import Sections, Unwatched
 from ebmkit.view import View
+from ebmkit.watchdog.guard import Guard
+from ebmkit.watchdog.journal import PENALTY, ROLLBACK, STOP, Journal, read_journal
+from ebmkit.watchdog.penalty import add_penalty
+from ebmkit.watchdog.recovery import diagnosis, target
+from ebmkit.watchdog.watchdog import Alarm, Diverged, Watchdog
 
 
 @dataclass(frozen=True)
@@ -63,18 +68,25 @@ class Trainer:
     """One run: its parts, its place in training, and the loop, which all processes of a job go through together."""
 
     def __init__(self, recipe: Recipe, run: RunFolder, device: str, view: View, world: World | None = None) -> None:
-        self.recipe, self.run, self.device, self.view = recipe, run, device, view
+        self.run, self.device, self.view = run, device, view
         self.world = world or Solo()
+        journal = Journal(run.folder, self.world.broadcast(read_journal(run.folder)), self.world.first, view.say)
+        self.recipe = recipe = add_penalty(recipe) if journal.count(PENALTY) else recipe
         self.context = context = recipe.context(device, self.world.rank, self.world.size)
         # Rank 0 says which: a shared file system may not show the newest one everywhere.
         saved = checkpoints.load(run, self.world.broadcast(checkpoints.newest(run)))
+        guard, weights = Guard(recipe.watchdog, device), list[Tensor]()
+        self.watchdog = Watchdog(recipe.watchdog, guard, journal, recipe.time_steps, gradient_bound(recipe), weights)
         self.regularizers = build_regularizers(recipe, context)
-        self.model = build_energy(recipe, context, self.regularizers)
+        self.model = build_energy(self._attempt(), context, self.regularizers)
+        weights.extend(self.model.parameters())
         self.sampler: Sampler = build_part(recipe.sampler, context)
         self.parts = prepare(self.model, self._choose(), device, view.say)
         self.energy = FastEnergy(self.model, self.parts)
         self.ema = MovingAverage(self.model, recipe.train.ema_decay)
-        self.buffer: Buffer = build_part(recipe.buffer, context)
+        self.buffer: Buffer = build_part(
+            recipe.buffer, self._attempt().context(device, context.rank, context.world_size)
+        )
         self.objective: Objective = build_part(recipe.objective, context)
         self.step = self.images_seen = 0
         self.sections: Sections = Unwatched()
@@ -91,25 +103,27 @@ class Trainer:
             self._restore_engine(saved)
         if self.world.first:
             run.rewind_metrics(self.step)
-        self.data: ImageSource = open_images(
-            recipe.data,
-            context,
-            self.micro_batch,
-            state=None if saved is None else data_state(saved, self.world),
-            warn=view.say,
-            progress=view.loading,
-        )
+        self.data = self._open_data(saved)
         info = RunInfo(run.folder, recipe.to_table())
         fatal = recipe.train.hook_errors == "fatal"
         self.hooks = Lifecycle(default_registry(), recipe.trackers, info, view.say, fatal, silent=not self.world.first)
-        self.x_pos: Tensor | None = None
-        # Looked at before anything is written, and not at every step: reading it would wait for the device.
-        self.all_finite = torch.ones((), dtype=torch.bool, device=device)
+        self.pairs: Pairs | None = None
+        """What the last micro-batch compared."""
+        self.metrics: Mapping[str, Tensor] = {}
+        """Those of the last step."""
+        self.meter: Meter | None = None
+        self.due = False
+        """A checkpoint is to be written as soon as the watchdog has no doubt."""
 
     @property
     def micro_batch(self) -> int:
         """Real images in one forward of this rank."""
         return self.recipe.train.batch_size // (self.world.size * self.recipe.engine.accumulate)
+
+    def _open_data(self, saved: checkpoints.Checkpoint | None) -> ImageSource:
+        state = None if saved is None else data_state(saved, self.world)
+        data, view = self.recipe.data, self.view
+        return open_images(data, self.context, self.micro_batch, state=state, warn=view.say, progress=view.loading)
 
     def _choose(self) -> Parts:
         train, flops = self.recipe.train, None
@@ -134,7 +148,9 @@ class Trainer:
         try:
             # Steps seed torch's global generator for the networks' own randomness; the caller's is given back.
             # And torch's settings.
-            with contextlib.closing(self.data), torch.random.fork_rng(self._devices()), self._own_settings():
+            with contextlib.ExitStack() as stack, torch.random.fork_rng(self._devices()), self._own_settings():
+                # Not this one: a rollback opens another.
+                stack.callback(lambda: self.data.close())
                 self.hooks.build(self.context)
                 self.hooks.call("ebmkit_train_begin", step=self.step)
                 self.hooks.end_if_failed()
@@ -153,17 +169,30 @@ class Trainer:
 
     def _steps(self, stop: Callable[[], bool]) -> None:
         options = self.recipe.train
-        meter = Meter(self.device, self.images_seen, self.run.read_metrics() if self.world.first else ())
+        self.meter = Meter(self.device, self.images_seen, self.run.read_metrics() if self.world.first else ())
         self.model.train()
         while self.step < options.steps and not self.world.agree(stop() or self.hooks.failure is not None):
-            metrics = self.train_step()
+            self.train_step()
             self.view.step(self.step)
-            last = self.step == options.steps
-            if last or self.step % options.log_every == 0:
-                self._log(metrics, meter)
-            if options.sample_every and self.step % options.sample_every == 0:
-                self._draw_samples()
-            if last or self.step % options.checkpoint_every == 0:
+            try:
+                self._write()
+            except Diverged as diverged:
+                self._recover(diverged.alarm)
+
+    def _write(self) -> None:
+        """What this step is due: metrics, samples, a checkpoint."""
+        options = self.recipe.train
+        last = self.step == options.steps
+        logged = last or self.step % options.log_every == 0
+        if logged:
+            self._log()
+        if options.sample_every and self.step % options.sample_every == 0:
+            self._draw_samples()
+        if last or (self.due and logged) or self.step % options.checkpoint_every == 0:
+            self._look()
+            # What may just be diverging is not what a rollback should find; a few looks later it is known.
+            self.due = self.watchdog.doubts and not last
+            if not self.due:
                 self._save()
 
     def _own_settings(self) -> contextlib.AbstractContextManager[None]:
@@ -176,38 +205,50 @@ class Trainer:
         """One step of Algorithm 1; returns its metrics as detached scalar tensors, the means of its micro-batches."""
         recipe, count = self.recipe, self.recipe.engine.accumulate
         learning_rate = recipe.optimizer.learning_rate(self.step / recipe.train.steps)
+        learning_rate *= self.watchdog.learning_rate_factor
         # Also for whoever takes single steps.
         with self._own_settings():
             rows = [self._micro_batch(self.step * count + number) for number in range(count)]
+            guard = self.watchdog.guard
             with self.sections.of("optimizer"):
-                gradient_norm = self.engine.step(learning_rate)
+                gradient_norm = self.engine.step(learning_rate, guard.judge if self.watchdog.acts else None)
                 self.ema.update_parameters(self.model)
-        self.all_finite &= torch.isfinite(gradient_norm)
+            if not self.watchdog.acts:
+                guard.judge(gradient_norm, finite_only=True)
+            guard.saw_loss(torch.stack([row["loss"] for row in rows]))
         self.step += 1
         self.images_seen += recipe.train.batch_size
         metrics = rows[0] if count == 1 else _means(rows)
         metrics["gradient_norm"] = gradient_norm
         metrics["learning_rate"] = torch.tensor(learning_rate, dtype=torch.float64)
+        self.metrics = metrics
         return metrics
 
     def random(self, index: int) -> torch.Generator:
         """The random numbers of this rank's micro-batch `index`, counted from the beginning of training."""
-        return generator(self.device, self.recipe.seed, "train", self.world.rank, index=index)
+        return self._random("train", index)
+
+    def _random(self, stream: str, index: int) -> torch.Generator:
+        return generator(self.device, self._attempt().seed, stream, self.world.rank, index=index)
+
+    def _attempt(self) -> Recipe:
+        """The recipe with the seed of this attempt: another one after each rollback."""
+        rollbacks, seed = self.watchdog.rollbacks, self.recipe.seed
+        return replace(self.recipe, seed=stream_seed(seed, "rollback", index=rollbacks)) if rollbacks else self.recipe
 
     def _micro_batch(self, index: int) -> dict[str, Tensor]:
         recipe = self.recipe
         # Every random number derives from (seed, rank, step): a resumed run needs no generator's state.
         random = self.random(index)
-        torch.manual_seed(stream_seed(recipe.seed, "dropout", self.world.rank, index=index))
+        torch.manual_seed(stream_seed(self._attempt().seed, "dropout", self.world.rank, index=index))
         with self.sections.of("data"):
             batch = self.data.next()
         x_pos = from_uint8(batch.images)
         if recipe.data.horizontal_flip:
             mirrored = torch.rand(len(x_pos), generator=random, device=self.device) < 0.5
             x_pos = torch.where(mirrored.view(-1, 1, 1, 1), x_pos.flip(-1), x_pos)
-        self.x_pos = x_pos
 
-        chains = BufferChains(self.energy, self.sampler, self.buffer, random)
+        chains = BufferChains(self.energy, self.sampler, self.buffer, random, self._restarts(index))
         with (
             self.sections.of("langevin"),
             frozen(self.model),
@@ -220,8 +261,15 @@ class Trainer:
             self.engine.backward(loss)
         if pairs.slots is not None:
             calls.store(self.buffer, pairs.slots, pairs.x_neg)
-        self.all_finite &= torch.isfinite(loss.detach())
+            self.watchdog.guard.saw_chains(pairs.x_neg)
+        self.pairs = pairs
         return metrics
+
+    def _restarts(self, index: int) -> Callable[[Draw], Draw]:
+        if not self.watchdog.acts:
+            return lambda drawn: drawn
+        guard = self.watchdog.guard
+        return lambda drawn: guard.restart(self.buffer, drawn, self._random("restart", index))
 
     def _loss(self, pairs: Pairs, random: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         with self.sections.of("objective"), autocast(self.device, self.parts.precision):
@@ -241,22 +289,70 @@ class Trainer:
         # The loss comes first in every row, and no component's metric of that name takes its place.
         return loss, {"loss": loss.detach()} | metrics | {"loss": loss.detach()}
 
-    def _require_finite(self) -> None:
-        if not all(self.world.all_gather(bool(self.all_finite))):
-            saved = self.run.complete_checkpoints()
-            kept = f"the checkpoint of step {saved[-1][0]} is untouched: --resume" if saved else "start again"
-            raise TrainingFailed(
-                f"{self.run.folder}: the loss or its gradient is not finite any more (noticed at step {self.step}); "
-                f"{kept} with a smaller optimizer.learning_rate or sampler.step_size, a larger penalty weight, or "
-                "optimizer.clip_grad_norm"
-            )
+    def _look(self) -> None:
+        """Before anything is written; raises `Diverged`."""
+        alarm = self.watchdog.look(self.step, self.pairs, self.metrics, self.world)
+        if alarm is not None:
+            raise Diverged(alarm)
 
-    def _log(self, metrics: Mapping[str, Tensor], meter: Meter) -> None:
-        self._require_finite()
+    def _recover(self, alarm: Alarm) -> None:
+        """Back to a checkpoint, or to the beginning, on all ranks alike; raises `TrainingFailed` where that is over."""
+        watchdog, journal, run = self.watchdog, self.watchdog.journal, self.run
+        if not watchdog.recovers:
+            text = diagnosis(run, alarm, self.step, watchdog)
+            journal.add(STOP, self.step, alarm.cause)
+            raise TrainingFailed(text)
+        if watchdog.needs_penalty(alarm):
+            self.recipe = add_penalty(self.recipe)
+            self.regularizers.append(build_part(self.recipe.regularizers[-1], self.context))
+            watchdog.bound = gradient_bound(self.recipe)
+            journal.add(PENALTY, self.step, alarm.cause, use=self.recipe.regularizers[-1].name)
+        to = self.world.broadcast(target(run, journal.events))
+        if self.world.first:
+            # Before it is written that this happened: a run that is killed in between resumes from `to` all the same.
+            run.discard_checkpoints_after(to or 0)
+        factor = watchdog.factor_after(watchdog.rollbacks + 1)
+        journal.add(ROLLBACK, self.step, alarm.cause, to=to or 0, learning_rate_factor=factor)
+        images = self.images_seen
+        saved = checkpoints.load(run, to)
+        if saved is None:
+            self._begin_again()
+        else:
+            self._restore(saved)
+            self._restore_engine(saved)
+        # From the start of the pass, or from the checkpoint: as a run that is killed now would resume.
+        self.data.close()
+        self.data = self._open_data(saved)
+        if self.meter is not None:
+            self.meter.rewind(images - self.images_seen)
+        self.saved_at, self.due = self.step if saved else -1, False
+        if self.world.first:
+            run.rewind_metrics(self.step)
+            if run.model.is_file():
+                save_model(run.model, self.averaged, self.recipe, self.images_seen, self.step)
+        self.world.barrier()
+        self.hooks.call("ebmkit_train_begin", step=self.step)
+
+    def _begin_again(self) -> None:
+        """New weights, a new buffer, and an optimizer that has seen nothing."""
+        recipe = self._attempt()
+        context = recipe.context(self.device, self.world.rank, self.world.size)
+        model = build_energy(recipe, context, build_regularizers(recipe, context))
+        self.model.load_state_dict(model.state_dict())
+        self.ema.load_state_dict(MovingAverage(model, recipe.train.ema_decay).state_dict())
+        self.buffer.load_state_dict(build_part(recipe.buffer, context).state_dict())
+        self.engine.load_state_dict({**self.engine.state_dict(), "state": {}})
+        self.watchdog.forget()
+        self.step = self.images_seen = 0
+
+    def _log(self) -> None:
+        self._look()
+        assert self.meter is not None
         row: dict[str, float] = {"step": self.step, "images": self.images_seen}
-        row |= self.world.mean({name: float(value) for name, value in metrics.items()})
+        row |= self.world.mean({name: float(value) for name, value in self.metrics.items()})
         row |= {"step": self.step, "images": self.images_seen}
-        row |= meter.read(self.images_seen)
+        row |= self.meter.read(self.images_seen)
+        row |= self.watchdog.actions
         skipped = self.world.all_gather(self.data.skipped)
         row["skipped_images"] = skipped[0] if self.data.whole else sum(skipped)
         if not self.world.first:
@@ -267,7 +363,7 @@ class Trainer:
         self.hooks.call("ebmkit_step_end", step=self.step, metrics=row)
 
     def _draw_samples(self) -> None:
-        self._require_finite()
+        self._look()
         energy, mine = self.averaged, split(range(self.recipe.train.sample_count), self.world)
         noise = PerImageNoise(self.recipe.seed, mine, self.device)
         start = start_noise(noise, len(mine), self.recipe.data.shape, self.device)
@@ -282,7 +378,7 @@ class Trainer:
         path = self.run.samples / f"step-{self.step:09d}.png"
         save_grid(path, x)
         if self.hooks.listens("ebmkit_samples_drawn"):
-            batches = {"samples": x, "data": cast(Tensor, self.x_pos)[: len(x)], "noise": start}
+            batches = {"samples": x, "data": cast(Pairs, self.pairs).x_pos[: len(x)], "noise": start}
             with frozen(energy), torch.no_grad():
                 energies = {
                     name: energy(
@@ -293,8 +389,12 @@ class Trainer:
             self.hooks.call("ebmkit_samples_drawn", step=self.step, images=x, energies=energies, path=path)
 
     def _save(self) -> None:
-        self._require_finite()
-        parts: dict[str, checkpoints.Stateful] = {"model": self.model, "ema": self.ema, "engine": self.engine}
+        parts: dict[str, checkpoints.Stateful] = {
+            "model": self.model,
+            "ema": self.ema,
+            "engine": self.engine,
+            "watchdog": self.watchdog,
+        }
         # On every rank: where the optimizer's state is split, all of them have to give their part.
         shared = {name: part.state_dict() for name, part in parts.items()}
         local = {"buffer": calls.Saved(self.buffer).state_dict(), "data": self.data.state_dict()}
@@ -310,6 +410,13 @@ class Trainer:
         self.hooks.call("ebmkit_checkpoint", step=self.step, path=path)
 
     def _save_if_needed(self) -> None:
+        if self.saved_at == self.step:
+            return
+        try:
+            self._look()
+        except Diverged as diverged:
+            self._recover(diverged.alarm)
+        # Back at a checkpoint there is nothing to save.
         if self.saved_at != self.step:
             self._save()
 
@@ -318,6 +425,12 @@ class Trainer:
             self.model.load_state_dict(saved.shared["model"])
             self.ema.load_state_dict(saved.shared["ema"])
             self.buffer.load_state_dict(buffer_state(saved, type(self.buffer), self.context))
+        # Older checkpoints have no such state.
+        if "watchdog" in saved.shared:
+            self.watchdog.load_state_dict(saved.shared["watchdog"])
+        else:
+            self.watchdog.forget()
+        self.watchdog.looked_at = None
         self.step, self.images_seen = saved.step, saved.images_seen
 
     def _restore_engine(self, saved: checkpoints.Checkpoint) -> None:

@@ -229,6 +229,7 @@ def test_a_loss_that_is_not_finite_ends_training(
         train__log_every=log_every,
         train__checkpoint_every=checkpoint_every,
         train__sample_every=3,
+        watchdog={"mode": "off"},
     )
     trainer = new_trainer(tmp_path / "run", recipe)
     with pytest.raises(TrainingFailed, match="not finite") as caught:
@@ -252,7 +253,8 @@ def test_a_loss_that_is_not_finite_ends_training(
 
 
 def test_a_failed_run_exits_1_without_a_traceback(tmp_path: Path, shards: str) -> None:
-    table = tiny_table(shards, sampler={"use": "langevin", "step_size": 1e38}, train__steps=50)
+    sampler, watchdog = {"use": "langevin", "step_size": 1e38}, {"mode": "off"}
+    table = tiny_table(shards, sampler=sampler, train__steps=50, watchdog=watchdog)
     recipe = write_recipe(tmp_path / "r.toml", table)
     result = run_cli("train", recipe, "--run-dir", tmp_path / "run")
     assert result.code == 1

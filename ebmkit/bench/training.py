@@ -71,7 +71,9 @@ def measure_training(
         found = interleaved(calls, device, plan, lambda done, total: progress("training", done, total))
         timings = {name: Timing(found[name], first[name], peaks[name]) for name in calls}
         split = split_step(trainer, plan)
-        finite, fast, compiling = bool(trainer.all_finite), str(trainer.parts), trainer.energy.compiling
+        counts = trainer.watchdog.guard.read()
+        finite = not counts["not_finite"] and not counts["bad_loss"]
+        fast, compiling = str(trainer.parts), trainer.energy.compiling
     mine, others = timings["ebmkit"], timings.get("reference")
     compared = ratio(mine, others) if others else None
     return TrainingReport(size, mine, split, finite, fast, compiling, others, compared, cost)

@@ -43,6 +43,8 @@ def to_8_bit(picture: Image.Image, channels: int) -> Image.Image:
             # Pillow's own conversion clips 16-bit values at 255 instead of scaling them.
             values = np.asarray(picture).astype(np.int64).clip(0, 65535)
             picture = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+        if picture.mode == "F" and not np.isfinite(np.asarray(picture)).all():
+            raise CorruptImage("holds values that are not finite")
         return picture if picture.mode == MODES[channels] else picture.convert(MODES[channels])
     except _UNREADABLE as error:
         raise CorruptImage(_reason(error)) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,21 +15,37 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 """What AdamW keeps for each parameter, in the parameter's shape."""
 
 
+class SkippingAdamW(torch.optim.AdamW):
+    """torch's AdamW, whose step does nothing where `good` is a false scalar tensor.
+
+    Fused updates decide on the device, as they do for torch's gradient scaler; others wait for `good`.
+    """
+
+    good: Tensor | None = None
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One update, or none."""
+        if self.good is not None:
+            if self.defaults["fused"]:
+                self.grad_scale, self.found_inf = None, (~self.good).float()
+            elif not self.good:
+                return None
+        return super().step(closure)
+
+
 def trainable(module: EnergyModel) -> list[torch.nn.Parameter]:
     """The parameters that are trained, in the module's order."""
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
-def adamw(parameters: list[torch.nn.Parameter], options: OptimizerOptions, fused: bool = False) -> torch.optim.AdamW:
-    """AdamW with the recipe's options; `fused` updates all parameters in one go."""
-    return torch.optim.AdamW(
-        parameters,
-        lr=options.learning_rate(0.0),
-        betas=options.betas,
-        eps=options.eps,
-        weight_decay=options.weight_decay,
-        fused=fused or None,
-    )
+def adamw_settings(options: OptimizerOptions) -> dict[str, Any]:
+    """AdamW's arguments, with the recipe's options."""
+    return {
+        "lr": options.learning_rate(0.0),
+        "betas": options.betas,
+        "eps": options.eps,
+        "weight_decay": options.weight_decay,
+    }
 
 
 def set_learning_rate(optimizer: Any, learning_rate: float) -> None:

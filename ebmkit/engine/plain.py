@@ -8,8 +8,15 @@ from typing import Any
 from torch import Tensor
 
 from ebmkit.energy_model import EnergyModel
-from ebmkit.engine.interface import Engine
-from ebmkit.engine.optimizer import adamw, clip, load_moments, set_learning_rate, trainable
+from ebmkit.engine.interface import Engine, Judge
+from ebmkit.engine.optimizer import (
+    SkippingAdamW,
+    adamw_settings,
+    clip,
+    load_moments,
+    set_learning_rate,
+    trainable,
+)
 from ebmkit.options import OptimizerOptions
 
 
@@ -23,16 +30,17 @@ class PlainEngine(Engine):
         self.options = options
         self.accumulate = accumulate
         self.parameters = trainable(module)
-        self.optimizer = adamw(self.parameters, options, fused)
+        self.optimizer = SkippingAdamW(self.parameters, fused=fused or None, **adamw_settings(options))
 
     def backward(self, loss: Tensor) -> None:
         """Add this micro-batch's share of the mean gradient."""
         (loss / self.accumulate if self.accumulate > 1 else loss).backward()  # type: ignore[no-untyped-call]
 
-    def step(self, learning_rate: float) -> Tensor:
+    def step(self, learning_rate: float, judge: Judge | None = None) -> Tensor:
         """Clip, update, and forget the gradients."""
         set_learning_rate(self.optimizer, learning_rate)
         norm = clip(self.parameters, self.options.clip_grad_norm)
+        self.optimizer.good = None if judge is None else judge(norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm

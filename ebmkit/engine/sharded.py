@@ -14,8 +14,16 @@ from torch import Tensor
 
 from ebmkit.distributed.world import lost_peers
 from ebmkit.energy_model import EnergyModel
-from ebmkit.engine.interface import Engine
-from ebmkit.engine.optimizer import MOMENTS, adamw, clip, load_moments, set_learning_rate, trainable
+from ebmkit.engine.interface import Engine, Judge
+from ebmkit.engine.optimizer import (
+    MOMENTS,
+    SkippingAdamW,
+    adamw_settings,
+    clip,
+    load_moments,
+    set_learning_rate,
+    trainable,
+)
 from ebmkit.engine.settings import deepspeed_config
 from ebmkit.options import EngineOptions, OptimizerOptions
 
@@ -36,7 +44,9 @@ class DeepSpeedEngine(Engine):
         self.sharded = options.zero_stage > 0
         self.accumulate, self.done = options.accumulate, 0
         self.parameters = trainable(module)
-        self.torch_optimizer = adamw(self.parameters, optimizer)
+        # ZeRO takes torch's own class only.
+        kind = torch.optim.AdamW if self.sharded else SkippingAdamW
+        self.torch_optimizer = kind(self.parameters, **adamw_settings(optimizer))
         with lost_peers():
             self.engine, *_ = deepspeed.initialize(
                 model=module,
@@ -45,6 +55,9 @@ class DeepSpeedEngine(Engine):
                 config=deepspeed_config(options, optimizer, micro_batch),
                 dist_init_required=False,
             )
+        if self.sharded:
+            # In float32 it would not look: an update that is not finite is skipped, as on one process.
+            self.engine.optimizer.check_grad_overflow = True
 
     def backward(self, loss: Tensor) -> None:
         """DeepSpeed's backward, which divides by the number of micro-batches and averages over the ranks."""
@@ -55,19 +68,25 @@ class DeepSpeedEngine(Engine):
                 # It counts micro-batches by its calls of `step`, and updates at the last one only.
                 self.engine.step()
 
-    def step(self, learning_rate: float) -> Tensor:
-        """Clip and update."""
+    def step(self, learning_rate: float, judge: Judge | None = None) -> Tensor:
+        """Clip and update. With ZeRO DeepSpeed decides itself: it skips updates that are not finite, and no others."""
         set_learning_rate(self.torch_optimizer, learning_rate)
         self.done = 0
         with lost_peers():
             # Without ZeRO the gradients are whole and lie at the parameters, as in the plain engine.
-            norm = None if self.sharded else clip(self.parameters, self.options.clip_grad_norm)
+            norm = None
+            if not self.sharded:
+                norm = clip(self.parameters, self.options.clip_grad_norm)
+                assert isinstance(self.torch_optimizer, SkippingAdamW)
+                self.torch_optimizer.good = None if judge is None else judge(norm)
             self.engine.step()
             if norm is None:
-                norm = self.engine.get_global_grad_norm()
+                found = self.engine.get_global_grad_norm()
+                norm = torch.as_tensor(float("nan") if found is None else found, device=self.parameters[0].device)
+                if judge is not None:
+                    judge(norm, finite_only=True)
             self._share_buffers()
-        device = self.parameters[0].device
-        return torch.as_tensor(float("nan") if norm is None else norm, device=device).detach()
+        return norm.detach()
 
     def _share_buffers(self) -> None:
         """Rank 0's values of what the network keeps beside its parameters, such as running means of its images."""
@@ -114,6 +133,7 @@ class DeepSpeedEngine(Engine):
             return
         found = state["state"]
         if not found:
+            self.torch_optimizer.state.clear()
             return
         unknown = sorted(set(found) - set(range(len(self.parameters))))
         if unknown:

@@ -40,6 +40,18 @@ class Buffer(Component):
     def store(self, slots: Tensor, x: Tensor) -> None:
         """Put the refined `x[n, C, H, W]` back into its `slots[n]` and move their time steps on."""
 
+    def restart(self, drawn: Draw, bad: Tensor, generator: torch.Generator) -> Draw:
+        """`drawn`, with the chains where `bad[n]` (bool) is true started again from `x ~ N(0, I)`.
+
+        The watchdog calls it after every `draw`, with chains that are not finite or far out of the data's range; mostly
+        none is. It must not wait for the device. What is returned is refined and stored, so that a buffer whose chains
+        begin at a time step of their own, or that keeps more of a chain than `x`, overrides it.
+        """
+        import torch
+
+        noise = torch.randn(drawn.x.shape, generator=generator, device=drawn.x.device)
+        return drawn._replace(x=torch.where(bad.view(-1, 1, 1, 1), noise, drawn.x))
+
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs, as tensors and plain JSON values."""

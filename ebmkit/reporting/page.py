@@ -44,6 +44,7 @@ def render(runs: Sequence[Run], max_bytes: int, refresh: int = 0, now: datetime 
         ("curves", "Curves", sections.curves(runs, curves)),
         ("pictures", "Pictures", sections.pictures(plots)),
         ("metrics", "Metrics", sections.metrics(runs)),
+        ("watchdog", "Watchdog", sections.watchdog(runs)),
         ("cost", "Cost", sections.cost(runs)),
         ("recipe", "Recipe", sections.recipe(runs)),
         ("versions", "Versions", sections.versions(runs)),

@@ -13,6 +13,7 @@ from ebmkit.errors import BadInput
 from ebmkit.recipe import read_toml
 from ebmkit.reporting.curves import Curves
 from ebmkit.run_folder import RunFolder
+from ebmkit.watchdog.journal import read_journal
 
 MAX_HEADER = 16_000_000
 """Bytes of a model file's header that are read at most."""
@@ -35,6 +36,8 @@ class Run:
     samples: Sequence[tuple[int, Path]]
     plots: Sequence[tuple[str, Path]]
     evaluations: Sequence[Mapping[str, Any]]
+    events: Sequence[Mapping[str, Any]]
+    """What the watchdog did."""
     model: Mapping[str, str]
 
     @property
@@ -77,6 +80,7 @@ def _read(folder: Path, label: str) -> Run:
         samples=sorted(_samples(run.samples)),
         plots=sorted((path.stem, path) for path in _files(folder / PLOTS) if path.suffix in (".png", ".gif")),
         evaluations=list(json_lines(run.evaluations)),
+        events=read_journal(folder),
         model=read_header(run.model),
     )
 

@@ -11,8 +11,10 @@ from ebmkit.reporting.comparing import MAX_TEXT, Row, compare
 from ebmkit.reporting.cost import cost_of
 from ebmkit.reporting.html import Cell, Html, Number, joined, table, tag, void
 from ebmkit.reporting.reading import Run
+from ebmkit.watchdog.journal import PENALTY, RESTART, ROLLBACK, SKIP, STOP, count_events, sentence
 
 MAX_EVALUATIONS = 200
+MAX_EVENTS = 50
 MAX_TOML = 64_000
 """Characters of a recipe.toml that are shown."""
 
@@ -145,6 +147,33 @@ def metrics(runs: Sequence[Run]) -> Html:
     heads += [Number("samples"), Number("real images"), Number("seed"), "data", "extractor", Number("time")]
     note = tag("p", "Numbers compare only where data, counts and extractor are the same.", class_="faint")
     return joined([note, table(heads, rows, label="Evaluations")])
+
+
+def watchdog(runs: Sequence[Run]) -> Html:
+    """How often the watchdog acted in each run, and what ended or threw back training."""
+    if not any(run.events for run in runs):
+        return Html("")
+    counted: list[list[Cell]] = []
+    told: list[list[Cell]] = []
+    for number, run in enumerate(runs):
+        counts = count_events(run.events)
+        names = (SKIP, RESTART, ROLLBACK, PENALTY, STOP)
+        counted.append([joined([chip(number), run.label]), *(Number(words.whole(counts[name])) for name in names)])
+        large = [event for event in run.events if event["action"] in (PENALTY, ROLLBACK, STOP)]
+        told += [
+            [
+                joined([chip(number), run.label]),
+                Number(words.number(event.get("step"))),
+                sentence(event)[:MAX_TEXT],
+                Number(words.minute(event.get("time"))),
+            ]
+            for event in large[-MAX_EVENTS:]
+        ]
+    heads = ("updates skipped", "chains started again", "rollbacks", "penalties added", "ended by it")
+    parts = [table(["run", *map(Number, heads)], counted, label="Watchdog")]
+    if told:
+        parts.append(table(["run", Number("step"), "what it did, and why", Number("time")], told, label="Rollbacks"))
+    return joined(parts)
 
 
 def cost(runs: Sequence[Run]) -> Html:

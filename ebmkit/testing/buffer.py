@@ -113,6 +113,28 @@ class BufferContract(Contract):
                 "rank size / world_size slots, and raise ValueError where fewer are left than asked for",
             )
 
+    def test_bad_chains_start_again(self) -> None:
+        """`restart` gives finite chains in place of the bad ones, leaves the others, and the slots go on from there."""
+        buffer, n = self.build(), max(2, self.slots() // 2)
+        self.play(buffer, 3)
+        drawn = self.drawn(buffer, 5, n)
+        bad = torch.arange(n) % 2 == 0
+        spoiled = drawn._replace(x=torch.where(bad.view(-1, 1, 1, 1), torch.nan, drawn.x))
+        again = buffer.restart(spoiled, bad, self.generator(1))
+        require(isinstance(again, Draw), f"restart must return an ebmkit.Draw, not {type(again).__name__}")
+        require(again.x.isfinite().all(), "restart returned a chain that is not finite")
+        require(
+            torch.equal(again.x[~bad], drawn.x[~bad]) and torch.equal(again.t[~bad], drawn.t[~bad]),
+            "restart changed a chain that is not bad",
+        )
+        require(torch.equal(again.slots, drawn.slots), "restart must return the slots that were drawn")
+        require(
+            ((again.t >= 1) & (again.t <= self.context().time_steps)).all(),
+            f"restart must give time steps in 1..{self.context().time_steps}",
+        )
+        buffer.store(again.slots, again.x)
+        require(self.drawn(buffer, 6).x.isfinite().all(), "after restart and store a drawn image is not finite")
+
     def test_begins_by_its_seed_and_rank(self) -> None:
         """Built twice it begins with the same chains; another seed or rank begins with other ones."""
         buffers = [self.build(), self.build(), self.build(seed=1)]

@@ -49,6 +49,12 @@ class Cyclic(Buffer):
         self.slots.t[slots] = t.where(t > 0, self.context.time_steps)
         self.slots.put(slots, x)
 
+    def restart(self, drawn: Draw, bad: Tensor, generator: torch.Generator) -> Draw:
+        """Chains that start again begin a sweep, at t = T."""
+        t = drawn.t.masked_fill(bad, self.context.time_steps)
+        self.slots.t[drawn.slots] = t
+        return super().restart(drawn, bad, generator)._replace(t=t)
+
     def state_dict(self) -> dict[str, Any]:
         """`x` and `t` of every slot."""
         return self.slots.state_dict()

@@ -57,6 +57,8 @@ class TensorBoard(Tracker):
     @hookimpl
     def ebmkit_train_begin(self, run: RunInfo, step: int) -> None:
         """Open the writer, and hide what an earlier process wrote of the steps that are about to come again."""
+        # After a rollback there is one already.
+        self._close()
         # Not in the folder of evaluations: nobody repeats those.
         self.writer = _open(run.folder / FOLDER, purge_step=step + 1)
         # At the first step that is trained by it: a resumed run's recipe may differ from its earlier one.

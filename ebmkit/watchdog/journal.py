@@ -1,0 +1,103 @@
+"""`watchdog.jsonl` in the run folder: everything that the watchdog did, in order; only ever appended to."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+JOURNAL = "watchdog.jsonl"
+SKIP, RESTART, PENALTY, ROLLBACK, STOP = ACTIONS = ("skip", "restart", "penalty", "rollback", "stop")
+TOLD = 5
+"""Lines of the same action and cause that a person is told; the others are only counted."""
+
+
+def read_journal(folder: Path) -> list[dict[str, Any]]:
+    """The events of a run, oldest first; a line that a full disk or a power cut halved is passed over."""
+    events: list[dict[str, Any]] = []
+    with suppress(FileNotFoundError):
+        for line in (folder / JOURNAL).read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError, RecursionError):
+                event = json.loads(line)
+                if _is_event(event):
+                    events.append(event)
+    return events
+
+
+def _is_event(value: Any) -> bool:
+    """Whether this is one of ours: a report reads the run folders of others."""
+    numbers = ("step", "count", "to", "learning_rate_factor")
+    return (
+        isinstance(value, dict)
+        and value.get("action") in ACTIONS
+        and all(isinstance(value.get(name, 0), int | float) and math.isfinite(value.get(name, 0)) for name in numbers)
+        and all(isinstance(value.get(name, ""), str) for name in ("cause", "time", "use"))
+    )
+
+
+class Journal:
+    """The events of a run, and how often each action was taken."""
+
+    def __init__(self, folder: Path, events: Iterable[Mapping[str, Any]], write: bool, say: Callable[[str], None]):
+        self.path, self.writes, self.say = folder / JOURNAL, write, say
+        self.events = [dict(event) for event in events]
+        self.counts = count_events(self.events)
+        self.told: dict[tuple[str, str], int] = {}
+
+    def add(self, action: str, step: int, cause: str, **more: Any) -> None:
+        """Write an event to disk before anything follows from it, and tell it."""
+        event = {"time": datetime.now().astimezone().isoformat(timespec="seconds"), "step": step, "action": action}
+        event |= {"cause": cause, **more}
+        self.events.append(event)
+        self.counts += count_events([event])
+        if self.writes:
+            try:
+                with self.path.open("ab+") as file:
+                    line = json.dumps(event).encode() + b"\n"
+                    if file.seek(0, os.SEEK_END):
+                        file.seek(-1, os.SEEK_END)
+                        line = line if file.read(1) == b"\n" else b"\n" + line
+                    file.write(line)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                self.say(f"warning: watchdog: {self.path} cannot be written: {error.strerror}")
+        key = action, cause if action == RESTART else ""
+        self.told[key] = self.told.get(key, 0) + 1
+        if self.told[key] <= TOLD or action in (PENALTY, ROLLBACK):
+            last = f" (further ones are only counted, in {self.path})" if self.told[key] == TOLD else ""
+            self.say(f"warning: watchdog: step {step}: {sentence(event)}{last}")
+
+    def count(self, action: str) -> int:
+        """How often this was done."""
+        return self.counts[action]
+
+
+def count_events(events: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    """How often each action was taken: updates skipped, chains started again, rollbacks."""
+    counts = Counter[str]()
+    for event in events:
+        counts[event["action"]] += int(event.get("count", 1))
+    return counts
+
+
+def sentence(event: Mapping[str, Any]) -> str:
+    """An event in words, without its step."""
+    action, cause, count = event["action"], event.get("cause", ""), event.get("count", 1)
+    if action == SKIP:
+        return f"{count} update{'s' if count != 1 else ''} skipped: {cause}"
+    if action == RESTART:
+        return f"{count} chain{'s' if count != 1 else ''} started again: {cause}"
+    if action == PENALTY:
+        return f"{event.get('use')} added to the recipe, which bounds input gradients: {cause}"
+    if action == ROLLBACK:
+        to = event.get("to")
+        where = f"to the checkpoint of step {to}" if to else "to the beginning, with new weights"
+        return f"rolled back {where}, learning rate x{event.get('learning_rate_factor', 1.0):.3g}: {cause}"
+    return f"training ended: {cause}"
