@@ -1,7 +1,7 @@
 """Runs the campaigns for real and writes docs/reliability.md from their figures.
 
     python -m benchmarks.reliability                      all of them, hours
-    python -m benchmarks.reliability kills soak           these, and the page anew with the earlier figures of the others
+    python -m benchmarks.reliability kills soak           these; of the others the page keeps its figures
     python -m benchmarks.reliability --page               only the page, from the figures in docs/reliability/
 
 Each campaign's figures are a JSON file in docs/reliability/, with the date, the versions and the machine.

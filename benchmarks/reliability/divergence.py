@@ -114,7 +114,7 @@ def campaign(count: int, folder: Path, progress: Callable[[str], None], steps: i
     with ThreadPoolExecutor(2) as pool:
         for row in pool.map(one, jobs):
             rows.append(row)
-            progress(f"{len(rows)} of {len(jobs)}: {row['fault']}, seed {row['seed']}: {row['end']}")
+            progress(f"{len(rows)} of {len(jobs)}: {json.dumps(row)}")
     return {"bound": BOUND, "rows": rows, "faults": _summed(rows), "failures": list(_failures(rows))}
 
 

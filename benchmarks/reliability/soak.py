@@ -3,8 +3,8 @@
 Promised: after a warm-up (the first quarter) resident memory and open files stay flat, and the run folder holds nothing
 more than the kept checkpoints, one model, metrics and sample grids.
 
-`count` is in minutes: 10 for the page, hours to be sure. Everything that a long run does is done often: streamed shards,
-read by a worker process, checkpoints, sample grids, metrics, trackers.
+`count` is in minutes: 10 for the page, hours to be sure. Everything that a long run does is done often: shards are
+streamed by a worker process, and checkpoints, sample grids, metrics and trackers are written.
 """
 
 from __future__ import annotations
