@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -349,7 +350,9 @@ class Trainer:
         self._look()
         assert self.meter is not None
         row: dict[str, float] = {"step": self.step, "images": self.images_seen}
-        row |= self.world.mean({name: float(value) for name, value in self.metrics.items()})
+        means = self.world.mean({name: float(value) for name, value in self.metrics.items()})
+        # JSON has finite numbers only; others are those of a step whose update was skipped.
+        row |= {name: value for name, value in means.items() if math.isfinite(value)}
         row |= {"step": self.step, "images": self.images_seen}
         row |= self.meter.read(self.images_seen)
         row |= self.watchdog.actions
