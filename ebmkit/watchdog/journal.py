@@ -70,8 +70,9 @@ class Journal:
                 self.say(f"warning: watchdog: {self.path} cannot be written: {error.strerror}")
         key = action, cause if action == RESTART else ""
         self.told[key] = self.told.get(key, 0) + 1
-        if self.told[key] <= TOLD or action in (PENALTY, ROLLBACK):
-            last = f" (further ones are only counted, in {self.path})" if self.told[key] == TOLD else ""
+        rare = action in (PENALTY, ROLLBACK)
+        if rare or self.told[key] <= TOLD:
+            last = f" (further ones are only counted, in {self.path})" if self.told[key] == TOLD and not rare else ""
             self.say(f"warning: watchdog: step {step}: {sentence(event)}{last}")
 
     def count(self, action: str) -> int:
