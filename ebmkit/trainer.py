@@ -47,11 +47,15 @@ from ebmkit.view import View
 
 @dataclass(frozen=True)
 class Outcome:
-    """How training ended: `finished`, or stopped by request after a checkpoint at `step`."""
+    """How training ended: `finished`, or stopped by request after a checkpoint at `step`.
+
+    `exit_code` is that of the command line: 0, 130 where Ctrl-C stopped it, 75 where SIGTERM or SIGUSR1 did.
+    """
 
     folder: Path
     step: int
     finished: bool
+    exit_code: int = 0
 
     @property
     def model(self) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ebmkit.running import interrupts_kept
+from ebmkit.stopping import stops_raised
 
 
 def press_ctrl_c() -> None:
@@ -19,7 +19,7 @@ def press_ctrl_c() -> None:
 
 
 def swallowing() -> None:
-    with interrupts_kept():
+    with stops_raised():
         try:
             press_ctrl_c()
         except BaseException:  # noqa: BLE001 - what such libraries do
@@ -27,7 +27,7 @@ def swallowing() -> None:
 
 
 def passing_on() -> None:
-    with interrupts_kept():
+    with stops_raised():
         press_ctrl_c()
         raise AssertionError("went on")
 
@@ -43,7 +43,7 @@ def test_the_callers_own_handler_holds() -> None:
     heard: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
     try:
-        with interrupts_kept():
+        with stops_raised():
             press_ctrl_c()
     finally:
         signal.signal(signal.SIGINT, before)

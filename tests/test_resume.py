@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from ebmkit import RecipeError, checkpoint
 from ebmkit import recipe as recipes
 from ebmkit.run_folder import RunFolder
+from ebmkit.stopping import TRY_AGAIN
 from run_helpers import (
     Command,
     contents,
@@ -181,17 +182,19 @@ def test_a_half_written_checkpoint_is_not_used(home: Path, whole: dict[str, Path
     assert not list(differences(last_checkpoint(whole["cached"]), last_checkpoint(run)))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, TRY_AGAIN), (signal.SIGUSR1, TRY_AGAIN)]
+)
 def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
-    number: signal.Signals, home: Path, whole: dict[str, Path]
+    number: signal.Signals, code: int, home: Path, whole: dict[str, Path]
 ) -> None:
     run = home / f"stopped-{number.name}"
     command = Command("train", "streamed.toml", "--run-dir", run.name, cwd=home)
     wait_until(lambda: has_checkpoint(run, EVERY))
-    # Ctrl-C reaches the data workers, too.
-    command.kill(number, group=number == signal.SIGINT)
+    # The terminal's Ctrl-C, and many a scheduler's signal, reach the data workers, too.
+    command.kill(number, group=True)
     stopped = command.wait()
-    assert stopped.code == 130
+    assert stopped.code == code
     assert f"ebmkit train streamed.toml --run-dir {run.name} --resume" in stopped.out
     assert number.name in stopped.out
     assert "Traceback" not in stopped.out + stopped.err
@@ -205,17 +208,59 @@ def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
     assert_same_run(whole["streamed"], run)
 
 
-def test_ctrl_c_before_the_first_step_is_no_traceback(home: Path) -> None:
+@pytest.fixture(scope="module")
+def many(home: Path) -> str:
+    """More images than are loaded before the signal comes."""
+    return write_shards(home / "many", shards=1, per_shard=12_000)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
+def test_a_signal_before_the_first_step_is_no_traceback(
+    number: signal.Signals, code: int, home: Path, many: str
+) -> None:
     """While images are loaded there is nothing to save yet."""
-    shards = write_shards(home / "many", shards=1, per_shard=12_000)
-    command = Command("train", "cached.toml", f"--set=data.shards={shards}", "--run-dir", "early", cwd=home)
+    command = Command("train", "cached.toml", f"--set=data.shards={many}", "--run-dir", "early", cwd=home)
     wait_until(lambda: (home / "early" / ".lock").exists())
     time.sleep(0.05)
-    command.kill(signal.SIGINT, group=True)
+    command.kill(number, group=True)
     stopped = command.wait()
-    assert stopped.code == 130
+    assert stopped.code == code
     assert "Traceback" not in stopped.out + stopped.err
     assert not (home / "early").exists(), "the same command can be given again"
+
+
+def test_a_signal_while_torch_is_imported_asks_to_try_again(home: Path) -> None:
+    process = python_m_ebmkit("train", "cached.toml", "--run-dir", "imports", cwd=home)
+    status, bit = Path(f"/proc/{process.pid}/status"), 1 << (signal.SIGUSR1 - 1)
+
+    def listens() -> bool:
+        caught = next(line for line in status.read_text().splitlines() if line.startswith("SigCgt:"))
+        return bool(int(caught.split()[1], 16) & bit)
+
+    wait_until(listens)
+    process.send_signal(signal.SIGUSR1)
+    text = process.communicate(timeout=100)[0]
+    assert process.returncode == TRY_AGAIN, text
+    assert "give the same command again" in text
+    assert "Traceback" not in text
+    assert not (home / "imports").exists()
+
+
+def test_a_scheduler_that_asks_twice_does_not_spoil_the_checkpoint(home: Path, whole: dict[str, Path]) -> None:
+    """Slurm sends what `--signal` says, and SIGTERM at the end of the time."""
+    run = home / "twice"
+    command = Command("train", "cached.toml", "--run-dir", run.name, cwd=home)
+    wait_until(lambda: has_checkpoint(run, EVERY))
+    command.kill(signal.SIGUSR1)
+    wait_until(lambda: "SIGUSR1: writing a checkpoint" in command.out.read_text())
+    for _ in range(3):
+        command.kill(signal.SIGTERM)
+    stopped = command.wait()
+    assert stopped.code == TRY_AGAIN
+    assert "Traceback" not in stopped.out + stopped.err
+    again = Command("train", "cached.toml", "--run-dir", run.name, "--resume", cwd=home).wait()
+    assert again.code == 0, again.err
+    assert_same_run(whole["cached"], run)
 
 
 @pytest.fixture

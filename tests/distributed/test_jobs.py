@@ -192,7 +192,7 @@ def test_sigterm_ends_with_a_checkpoint(folder: Path) -> None:
     job.until_saved()
     job.process.terminate()
     ended = job.end()
-    assert ended.code == 130, ended.err
+    assert ended.code == 75, ended.err
     assert "--resume --processes 2" in ended.out
     step = int(re.findall(r"stopped at step (\d+)", ended.out)[0])
     assert job.run.complete_checkpoints()[-1][0] == step
