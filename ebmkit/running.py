@@ -22,7 +22,7 @@ from ebmkit.pipeline import cross_check
 from ebmkit.recipe import Recipe
 from ebmkit.resuming import resumed_recipe
 from ebmkit.run_folder import RunFolder, default_run_folder
-from ebmkit.stopping import stop_on_signals, stops_raised
+from ebmkit.stopping import Stop, listening
 from ebmkit.trainer import Outcome, Trainer
 from ebmkit.view import View
 
@@ -34,34 +34,37 @@ def run_training(
     resume: bool,
     view: View,
     place: Place | None = None,
+    stop: Stop | None = None,
 ) -> Outcome:
     """Train a recipe in a new run folder, or resume the run in it; raises `EbmkitError`s.
 
-    In a job of several processes each of them calls it; rank 0 decides and writes.
+    In a job of several processes each of them calls it; rank 0 decides and writes. Signals stop it, as `stop` hears.
     """
+    if stop is None:
+        with listening() as stop:
+            return run_training(source, set_values, run_dir, resume, view, place, stop)
     place = place or find_place()
     with taking_part(place, view.say) as world, ExitStack() as held:
-        with stops_raised():
-            start = _agreed(world, lambda: _begin(source, set_values, run_dir, resume, view, world, place, held))
-            run, recipe = RunFolder(Path(start.folder)), recipes.from_table(start.table, start.source, start.name)
-            if start.finished_at is not None:
-                return Outcome(run.folder, start.finished_at, True)
-            if not world.first:
-                _require_shared(run, place)
-            if world.size > 1:
-                log = RankLog(run.logs, world.rank, redirect=not world.first)
-                view = Logged(view if world.first else Silent(), log)
-                held.enter_context(log.recording())
-                world.say = view.say
-                log.write(f"rank {world.rank} of {world.size}, process {os.getpid()} on {socket.gethostname()}")
-            device = choose_device(recipe.train.device, place)
-            held.enter_context(cpu_threads(recipe.train.threads))
-            trainer = Trainer(recipe, run, device, view, world)
-            if resume and world.first:
-                # Only now: the checkpoint fits, so that a refused change leaves the run as it was.
-                run.keep_recipe(recipe.to_toml())
-                view.say(f"{run.folder}: going on from step {trainer.step} to {recipe.train.steps}")
-        with stop_on_signals(view.say) as stop:
+        start = _agreed(world, lambda: _begin(source, set_values, run_dir, resume, view, world, place, held))
+        run, recipe = RunFolder(Path(start.folder)), recipes.from_table(start.table, start.source, start.name)
+        if start.finished_at is not None:
+            return Outcome(run.folder, start.finished_at, True)
+        if not world.first:
+            _require_shared(run, place)
+        if world.size > 1:
+            log = RankLog(run.logs, world.rank, redirect=not world.first)
+            view = Logged(view if world.first else Silent(), log)
+            held.enter_context(log.recording())
+            world.say = view.say
+            log.write(f"rank {world.rank} of {world.size}, process {os.getpid()} on {socket.gethostname()}")
+        device = choose_device(recipe.train.device, place)
+        held.enter_context(cpu_threads(recipe.train.threads))
+        trainer = Trainer(recipe, run, device, view, world)
+        if resume and world.first:
+            # Only now: the checkpoint fits, so that a refused change leaves the run as it was.
+            run.keep_recipe(recipe.to_toml())
+            view.say(f"{run.folder}: going on from step {trainer.step} to {recipe.train.steps}")
+        with stop.after_step(view.say):
             outcome = trainer.train(stop)
             if outcome.finished:
                 return outcome

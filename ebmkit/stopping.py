@@ -23,9 +23,16 @@ class Preempted(KeyboardInterrupt):
 
 
 class Stop:
-    """Whether training was asked to stop, and by which signal first."""
+    """Whether training was asked to stop, and by which signal first.
+
+    Until training begins, signals raise `KeyboardInterrupt`, or `Preempted`, which is one.
+    """
 
     number: int | None = None
+
+    def __init__(self) -> None:
+        self._first = 0.0
+        self._say: Callable[[str], None] | None = None
 
     def __call__(self) -> bool:
         """Whether it was."""
@@ -36,6 +43,33 @@ class Stop:
         """What the command line ends with; 0 where nobody asked."""
         return 0 if self.number is None else exit_code(self.number)
 
+    @contextmanager
+    def after_step(self, say: Callable[[str], None]) -> Iterator[None]:
+        """From here on, signals ask training to stop after the step; Ctrl-C after the first one stops at once.
+
+        SIGTERM and SIGUSR1 are not heard twice: schedulers send both, one after the other, and a checkpoint may be half
+        written by then.
+        """
+        if self.number is not None:
+            # It was raised; but some libraries catch everything that they meet.
+            raise _raised_by(self.number)
+        self._say = say
+        try:
+            yield
+        finally:
+            self._say = _nobody
+
+    def hear(self, number: int, frame: FrameType | None) -> None:
+        """The handler of `SIGNALS`."""
+        if self._say is None:
+            self.number = number
+            raise _raised_by(number)
+        if self.number is None:
+            self.number, self._first = number, time.monotonic()
+            self._say(f"{signal.Signals(number).name}: writing a checkpoint after this step (Ctrl-C to stop at once)")
+        elif number == signal.SIGINT and time.monotonic() - self._first >= SAME_REQUEST:
+            raise KeyboardInterrupt
+
 
 def exit_code(number: int) -> int:
     """The exit code of a run that this signal stopped."""
@@ -43,60 +77,32 @@ def exit_code(number: int) -> int:
 
 
 @contextmanager
-def stops_raised() -> Iterator[None]:
-    """Signals raise `KeyboardInterrupt`, or `Preempted`, which is one: at once, and at the end if that was swallowed.
+def listening(to_the_end: bool = False) -> Iterator[Stop]:
+    """Hear `SIGNALS`, but for those for which the caller has a handler.
 
-    Some libraries catch everything that they meet.
+    With `to_the_end` a process that was asked to stop is deaf to further requests while Python ends.
     """
-    asked: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
-        raise _raised_by(number)
-
-    # Other threads cannot set handlers, and a handler of the caller's holds.
-    main = threading.current_thread() is threading.main_thread()
-    free = (signal.SIG_DFL, signal.default_int_handler)
-    before = {number: signal.getsignal(number) for number in SIGNALS if main and signal.getsignal(number) in free}
-    for number in before:
-        signal.signal(number, note)
+    stop, before = Stop(), {}
+    # Other threads cannot set handlers.
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: handler for number, handler in before.items() if handler in _FREE}
     try:
-        yield
+        for number in before:
+            signal.signal(number, stop.hear)
+        yield stop
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if asked:
-        raise _raised_by(asked[0])
+        if not (to_the_end and stop()):
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+_FREE = (signal.SIG_DFL, signal.default_int_handler)
 
 
 def _raised_by(number: int) -> KeyboardInterrupt:
     return KeyboardInterrupt() if number == signal.SIGINT else Preempted()
 
 
-@contextmanager
-def stop_on_signals(say: Callable[[str], None]) -> Iterator[Stop]:
-    """Signals ask training to stop after the step; Ctrl-C after the first one stops at once.
-
-    SIGTERM and SIGUSR1 are only asked for again: schedulers send both, one after the other, and a checkpoint may be
-    half written by then.
-    """
-    stop, first = Stop(), 0.0
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal first
-        if stop.number is None:
-            stop.number, first = number, time.monotonic()
-            say(f"{signal.Signals(number).name}: writing a checkpoint after this step (Ctrl-C to stop at once)")
-        elif number == signal.SIGINT and time.monotonic() - first >= SAME_REQUEST:
-            raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        # Only the main thread may set handlers; elsewhere the caller's own hold.
-        yield stop
-        return
-    before = {number: signal.signal(number, ask) for number in SIGNALS}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _nobody(message: str) -> None:
+    pass

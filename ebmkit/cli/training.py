@@ -12,7 +12,7 @@ import typer
 from ebmkit.cli.launching import Gpus, Processes, launch_options, launch_workers
 from ebmkit.console import LiveView, Silent, console
 from ebmkit.errors import BadInput
-from ebmkit.stopping import TRY_AGAIN, Preempted, stops_raised
+from ebmkit.stopping import TRY_AGAIN, Preempted, Stop, listening
 
 SetValues = Annotated[
     list[str] | None,
@@ -52,24 +52,29 @@ def train(
     """
     overrides = collect(set_values, extra)
     try:
-        _train(recipe, overrides, run_dir, resume, gpus, processes)
+        with listening(to_the_end=True) as stop:
+            _train(recipe, overrides, run_dir, resume, gpus, processes, stop)
     except Preempted:
         console(stderr=True).print("stopped before the first step, nothing is lost; give the same command again")
         sys.exit(TRY_AGAIN)
 
 
 def _train(
-    recipe: str, overrides: dict[str, object], run_dir: Path | None, resume: bool, gpus: Gpus, processes: Processes
+    recipe: str,
+    overrides: dict[str, object],
+    run_dir: Path | None,
+    resume: bool,
+    gpus: Gpus,
+    processes: Processes,
+    stop: Stop,
 ) -> None:
-    with stops_raised():
-        # Importing torch takes seconds.
-        place, target = launch_workers(gpus, processes), console()
-        from ebmkit.running import run_training
+    place, target = launch_workers(gpus, processes), console()
+    from ebmkit.running import run_training
 
     if place.rank:
-        sys.exit(run_training(recipe, overrides, run_dir, resume, Silent(), place).exit_code)
+        sys.exit(run_training(recipe, overrides, run_dir, resume, Silent(), place, stop).exit_code)
     with LiveView(target) as view:
-        outcome = run_training(recipe, overrides, run_dir, resume, view, place)
+        outcome = run_training(recipe, overrides, run_dir, resume, view, place, stop)
     run = outcome.folder
     if not outcome.finished:
         again = ["ebmkit", "train", recipe, "--run-dir", str(run), "--resume", *launch_options(place)]

@@ -12,7 +12,7 @@ from typing import Protocol
 from ebmkit.errors import BadInput
 from ebmkit.files import write_text
 from ebmkit.running import require_data
-from ebmkit.stopping import stop_on_signals
+from ebmkit.stopping import listening
 from ebmkit.sweeps.evaluating import evaluate_words
 from ebmkit.sweeps.file import load_sweep
 from ebmkit.sweeps.folder import SweepFolder
@@ -104,7 +104,7 @@ def run_sweep(source: str | Path, out_dir: str | Path | None, jobs: int, threads
 
         waiting = [job for job in todo if not job.finished()]
         view.begin(len(runs) - len(waiting), len(runs))
-        with stop_on_signals(_only_first(view.say)) as stop:
+        with listening() as stop, stop.after_step(_only_first(view.say)):
             _work(waiting, jobs, stop, view, ended)
         _write_tables(folder, rows())
         return SweepOutcome(folder.folder, rows(), stop(), stop.exit_code)
