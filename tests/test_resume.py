@@ -125,39 +125,6 @@ def test_the_comparison_would_notice_another_seed(home: Path, whole: dict[str, P
     assert metrics_of(whole["cached"]) != metrics_of(home / "other-seed")
 
 
-def test_kills_at_random_moments_always_leave_a_run_that_resumes(home: Path, whole: dict[str, Path]) -> None:
-    """A checkpoint after every step: most kills hit the writing of one."""
-    run, moments = home / "random", random.Random(0)
-    words = ["train", "cached.toml", "--run-dir", run.name]
-    every = ["--set", "train.checkpoint_every=1", "--set", "train.keep_checkpoints=1"]
-    command = Command(*words, *every, cwd=home)
-    wait_until(lambda: has_checkpoint(run, 1))
-    unfinished = 0
-    for attempt in range(8):
-        before = newest_checkpoint(run)
-        if attempt % 2:
-            time.sleep(moments.uniform(0.0, 0.08))
-        else:
-            while not any(run.joinpath("checkpoints").glob(".step-*")):
-                pass
-        command.kill()
-        assert command.wait().code in (-signal.SIGKILL, 0)
-        unfinished += any(run.joinpath("checkpoints").glob(".*"))
-        found = newest_checkpoint(run)
-        assert found is not None
-        assert before is None or found.step >= before.step
-        command = Command(*words, "--resume", cwd=home)
-        wait_until(lambda step=found.step: has_checkpoint(run, min(step + 1, STEPS)))
-    done = command.wait()
-    assert done.code == 0, done.err
-    assert unfinished > 0, "no kill hit the writing of a checkpoint"
-    assert not list(run.rglob("checkpoints/.*")), "what killed processes left is cleaned up"
-    one, other = last_checkpoint(whole["cached"]), last_checkpoint(run)
-    assert not list(differences(one, other))
-    assert metrics_of(whole["cached"]) == metrics_of(run)
-    assert not list(differences(load_file(whole["cached"] / "model.safetensors"), load_file(run / "model.safetensors")))
-
-
 def test_a_kill_between_model_file_and_last_checkpoint_is_mended(home: Path, finished: Path) -> None:
     """Without its newest checkpoint, and with the model file of another moment, the run ends as it should."""
     right = {name: weight.clone() for name, weight in load_file(finished / "model.safetensors").items()}
