@@ -13,7 +13,7 @@ from run_helpers import ROOT
 def test_killed_runs_end_as_undisturbed_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(str(ROOT))
     kills = importlib.import_module("benchmarks.reliability.kills")
-    found = kills.campaign(9, tmp_path, print)
+    found = kills.campaign(6, tmp_path, print)
     assert found["failures"] == []
-    assert found["kills"] == 9
+    assert found["kills"] == 6
     assert found["unfinished"]["checkpoint"] > 0, "no kill hit the writing of a checkpoint"

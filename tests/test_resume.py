@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 import signal
 import subprocess
@@ -194,23 +193,6 @@ def test_a_signal_before_the_first_step_is_no_traceback(
     assert stopped.code == code
     assert "Traceback" not in stopped.out + stopped.err
     assert not (home / "early").exists(), "the same command can be given again"
-
-
-def test_a_signal_while_torch_is_imported_asks_to_try_again(home: Path) -> None:
-    process = python_m_ebmkit("train", "cached.toml", "--run-dir", "imports", cwd=home)
-    status, bit = Path(f"/proc/{process.pid}/status"), 1 << (signal.SIGUSR1 - 1)
-
-    def listens() -> bool:
-        caught = next(line for line in status.read_text().splitlines() if line.startswith("SigCgt:"))
-        return bool(int(caught.split()[1], 16) & bit)
-
-    wait_until(listens)
-    process.send_signal(signal.SIGUSR1)
-    text = process.communicate(timeout=100)[0]
-    assert process.returncode == TRY_AGAIN, text
-    assert "give the same command again" in text
-    assert "Traceback" not in text
-    assert not (home / "imports").exists()
 
 
 def test_a_scheduler_that_asks_twice_does_not_spoil_the_checkpoint(home: Path, whole: dict[str, Path]) -> None:

@@ -14,42 +14,22 @@ from typing import Any
 from safetensors.torch import load_file
 
 from ebmkit.run_folder import RunFolder
+from ebmkit.state_file import load_state
 
 TESTS = Path(__file__).resolve().parents[2] / "tests"
 if str(TESTS) not in sys.path:
     sys.path.append(str(TESTS))
 
-from run_helpers import (  # noqa: E402
-    Command,
-    Result,
-    differences,
-    environment,
-    last_checkpoint,
-    metrics_of,
-    tiny_table,
-    wait_until,
-    write_recipe,
-    write_shards,
-)
-
-__all__ = [
-    "Command",
-    "Progress",
-    "Result",
-    "Unavailable",
-    "bound_read_only",
-    "differs",
-    "environment",
-    "has_checkpoint",
-    "last_checkpoint",
-    "leftovers",
-    "small_disk",
-    "tiny_table",
-    "train",
-    "wait_until",
-    "write_recipe",
-    "write_shards",
-]
+from run_helpers import Command as Command  # noqa: E402
+from run_helpers import Result as Result  # noqa: E402
+from run_helpers import differences as differences  # noqa: E402
+from run_helpers import environment as environment  # noqa: E402
+from run_helpers import last_checkpoint as last_checkpoint  # noqa: E402
+from run_helpers import metrics_of as metrics_of  # noqa: E402
+from run_helpers import tiny_table as tiny_table  # noqa: E402
+from run_helpers import wait_until as wait_until  # noqa: E402
+from run_helpers import write_recipe as write_recipe  # noqa: E402
+from run_helpers import write_shards as write_shards  # noqa: E402
 
 Progress = Callable[[str], None]
 LONG = 300.0
@@ -81,6 +61,11 @@ def differs(run: Path, whole: Path, metrics: bool = True) -> list[str]:
     models = [load_file(folder / "model.safetensors") for folder in (run, whole)]
     found += [f"model{path}" for path in differences(*models)]
     return found + (["metrics.jsonl"] if metrics and metrics_of(run) != metrics_of(whole) else [])
+
+
+def state_of(checkpoint: Path) -> dict[str, Any]:
+    """Everything that a checkpoint holds."""
+    return {path.name: load_state(path) for path in sorted(checkpoint.iterdir())}
 
 
 @contextlib.contextmanager
