@@ -36,11 +36,20 @@ def start_workers(
     After a worker was killed, new ones go on with `dataset(n)`: whatever comes after the first `n` items, which were
     taken. `DataError` where workers are killed again and again.
     """
+    # The first ones start now, not when the first item is asked for.
+    return _going_on(_items(dataset(0), workers), dataset, workers, warn)
+
+
+def _going_on(
+    items: Iterator[T], dataset: Callable[[int], IterableDataset[T]], workers: int, warn: Callable[[str], None]
+) -> Iterator[T]:
     taken = deaths = 0
     died_at = -STEADY
+    explained = _explained(items)
+    del items
     while True:
         try:
-            for item in _explained(_items(dataset(taken), workers)):
+            for item in explained:
                 # Before it is given: whoever takes it and comes back has dealt with it.
                 taken += 1
                 yield item
@@ -53,6 +62,7 @@ def start_workers(
                     f"{error}, {deaths} times in a row; fewer data.workers or a smaller data.shuffle need less memory"
                 ) from error
             warn(f"{error}; new ones go on from where it was")
+        explained = _explained(_items(dataset(taken), workers))
 
 
 class WorkerDied(DataError):

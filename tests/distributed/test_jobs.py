@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -199,6 +201,33 @@ def test_a_preempted_job_ends_with_a_checkpoint(number: signal.Signals, folder: 
     step = int(re.findall(r"stopped at step (\d+)", ended.out)[0])
     assert job.run.complete_checkpoints()[-1][0] == step
     assert number.name in (job.run.logs / "rank-0001.log").read_text()
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_all_ranks_with_the_checkpoint_before(folder: Path, tmp_path: Path) -> None:
+    with small_disk_or_skip(tmp_path / "disk") as disk:
+        job = Job(folder, str(disk / "run"))
+        job.until_saved()
+        (disk / "ballast").write_bytes(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize))
+        ended = job.end()
+        assert ended.code == 74, ended.err
+        assert "No space left on device" in ended.err
+        assert "Traceback" not in ended.err
+        assert job.run.complete_checkpoints()
+        assert not list(job.run.checkpoints.glob(".*"))
+        (disk / "ballast").unlink()
+        goes_on(folder, job.run)
+
+
+@contextlib.contextmanager
+def small_disk_or_skip(folder: Path) -> Iterator[Path]:
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(folder)], check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_a_job_that_is_preempted_before_it_began_leaves_nothing(folder: Path) -> None:
