@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from ebmkit.distributed.world import World
-from ebmkit.errors import BadInput
+from ebmkit.errors import BadInput, SaveFailed
+from ebmkit.files import reason
 from ebmkit.run_folder import RunFolder
 from ebmkit.state_file import load_state, save_state
 
@@ -51,21 +53,49 @@ def save_checkpoint(
     local: Mapping[str, Mapping[str, Any]],
     keep: int,
     world: World,
+    model: Callable[[], object],
 ) -> Path:
-    """Write the checkpoint of `step` (temporary name, synced, renamed) and delete old ones beyond `keep`.
+    """Write the model file by `model`, then the checkpoint of `step` (temporary name, synced, renamed).
 
-    Every rank calls it with the states that are `local` to it, and rank 0 with the `shared` ones.
+    Every rank calls it with the states that are `local` to it, and rank 0 with the `shared` ones. Old checkpoints
+    beyond `keep` are deleted. Raises `SaveFailed` on all ranks where one of them cannot write; the room of what was
+    unfinished is given back then.
     """
     temporary = run.unfinished_checkpoint(step)
-    if world.first:
+
+    def begin() -> None:
+        # The model file first: after a kill between the two, the resumed run comes by here again.
+        model()
         run.begin_checkpoint(step)
-    world.barrier()
-    save_state(temporary / rank_file(world.rank), local)
-    if world.first:
-        save_state(temporary / SHARED, {"step": step, "images_seen": images_seen, "ranks": world.size, **shared})
+
+    def fill() -> None:
+        save_state(temporary / rank_file(world.rank), local)
+        if world.first:
+            save_state(temporary / SHARED, {"step": step, "images_seen": images_seen, "ranks": world.size, **shared})
+
     # It gets its name only once every part is there.
-    world.barrier()
-    return run.finish_checkpoint(step, keep) if world.first else run.checkpoint(step)
+    try:
+        for write, every in ((begin, False), (fill, True), (lambda: run.finish_checkpoint(step, keep), False)):
+            _together(run, step, write if every or world.first else None, world)
+    except SaveFailed:
+        if world.first:
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return run.checkpoint(step)
+
+
+def _together(run: RunFolder, step: int, write: Callable[[], object] | None, world: World) -> None:
+    """Wait until every rank has written its part; `SaveFailed` on all of them if one could not."""
+    problem = None
+    try:
+        if write is not None:
+            write()
+    except OSError as error:
+        problem = reason(error, run.folder)
+    for rank, found in enumerate(world.all_gather(problem)):
+        if found is not None:
+            by = f" by rank {rank}" if world.size > 1 else ""
+            raise SaveFailed(f"{run.folder}: the checkpoint of step {step} cannot be written{by}: {found}")
 
 
 def newest(run: RunFolder) -> int | None:

@@ -64,6 +64,12 @@ class RankFailed(TrainingFailed):
         self.exit_code = exit_code
 
 
+class SaveFailed(TrainingFailed):
+    """A file of the run cannot be written: the disk is full, or read-only. Exit code 74, EX_IOERR of sysexits.h."""
+
+    exit_code = 74
+
+
 class HookFailed(TrainingFailed):
     """A plugin's lifecycle hook raised an error and `train.hook_errors` is "fatal"; the run can be resumed."""
 

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ebmkit.errors import BadInput
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What a full disk, and one on which the user may have no more, answer."""
 _TEMPORARY = re.compile(r"\..+-[0-9a-f]{8}(\.\w+)?\Z")
+
+
+def reason(error: OSError, folder: Path) -> str:
+    """Why something could not be written into `folder`, for people: also how full its disk is, if it is full."""
+    why = error.strerror or str(error) or type(error).__name__
+    if error.errno in FULL:
+        with suppress(OSError):
+            found = shutil.disk_usage(folder)
+            why += f" ({found.free / 1e6:,.1f} MB of {found.total / 1e6:,.0f} MB free on the disk of {folder})"
+    return why
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Make a `BadInput` that names `path` of an error of writing it: for what comes before training begins."""
+    try:
+        yield
+    except OSError as error:
+        folder = next(found for found in (path, *path.absolute().parents) if found.is_dir())
+        raise BadInput(f"{path}: cannot be written: {reason(error, folder)}") from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -29,17 +54,21 @@ def sync_file(path: Path) -> None:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file in the same folder, sync it and rename it to `path`."""
-    # The suffix stays at the end: libraries choose the format by it.
-    temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}")
+    """Let `write` fill a file of the same name in a temporary folder, sync it and rename it to `path`.
+
+    A folder, because some libraries write a temporary file of their own beside what they were asked for.
+    """
+    temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}")
     try:
-        write(temporary)
+        temporary.mkdir()
+        file = temporary / path.name
+        write(file)
         # Some libraries create files for their owner only; these are ordinary files, as the umask has it.
-        temporary.chmod(0o666 & ~_umask())
-        sync_file(temporary)
-        os.replace(temporary, path)
+        file.chmod(0o666 & ~_umask())
+        sync_file(file)
+        os.replace(file, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     sync_folder(path.parent)
 
 
@@ -63,7 +92,7 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether `write_atomically` gives such names to files that it has not finished."""
+    """Whether `write_atomically` and `folder_written_whole` give such names to what they have not finished."""
     return _TEMPORARY.match(name) is not None
 
 

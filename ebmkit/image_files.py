@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ebmkit.errors import BadInput
 from ebmkit.files import sync_folder, write_atomically
 from ebmkit.pictures import save_grid
 from ebmkit.sampling import to_uint8
+from ebmkit.state_file import write_tensors
 
 Write = Callable[[Tensor], None]
 """Takes the next images, `[B, C, H, W]` float in [-1, 1]."""
@@ -91,7 +91,7 @@ def _save_npz(path: Path, images: Tensor) -> None:
 
 
 def _save_safetensors(path: Path, images: Tensor) -> None:
-    write_atomically(path, lambda temporary: save_file({KEY: images.contiguous()}, temporary))
+    write_tensors(path, {KEY: images.contiguous()})
 
 
 _FILES: dict[str, Callable[[Path, Tensor], None]] = {

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ebmkit import __version__
@@ -24,7 +23,6 @@ from ebmkit.errors import BadInput, PluginMissing, RecipeError
 from ebmkit.fast.energy import FastEnergy, Say
 from ebmkit.fast.parts import choose
 from ebmkit.fast.preparing import forward_flops, prepare
-from ebmkit.files import write_atomically
 from ebmkit.interfaces import PLUGIN_API, NoiseSource, Sampler, Schedule
 from ebmkit.noise import PerImageNoise
 from ebmkit.pipeline import build_energy, build_part, build_regularizers, cross_check, frozen, problems_of
@@ -34,6 +32,7 @@ from ebmkit.registry import default_registry
 from ebmkit.sampling import start_noise, sweep
 from ebmkit.sharing import MODEL
 from ebmkit.sharing.hub import fetch_model, find_place
+from ebmkit.state_file import write_tensors
 
 FORMAT = "ebmkit-model"
 FORMAT_VERSION = 1
@@ -221,7 +220,7 @@ def save_model(path: Path, energy: EnergyModel, recipe: Recipe, images_seen: int
         "steps": str(steps),
     }
     weights = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in energy.state_dict().items()}
-    write_atomically(path, lambda temporary: save_file(weights, temporary, metadata))
+    write_tensors(path, weights, metadata)
 
 
 def load_model(

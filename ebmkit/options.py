@@ -207,6 +207,12 @@ class TrainOptions(BaseOptions):
         description="What follows when a plugin's hook raises an error: 'disable' reports it and calls that plugin no "
         "more in this process, 'fatal' ends training after a checkpoint.",
     )
+    save_errors: Literal["stop", "continue"] = Field(
+        default="stop",
+        description="What follows when a checkpoint or another file of the run cannot be written, because the disk is "
+        "full for example: 'stop' ends training, 'continue' trains on and tries again at the next one. The checkpoint "
+        "before stays; that of the last step has to be written.",
+    )
     threads: int | None = Field(
         default=None, ge=1, le=1024, description="CPU threads of torch; by default as many as torch chooses."
     )

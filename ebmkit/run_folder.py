@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ebmkit.errors import BadInput
-from ebmkit.files import is_temporary, sync_folder, write_text
+from ebmkit.files import is_temporary, sync_folder, write_text, written
 
 _CHECKPOINT = re.compile(r"step-(\d{9})\Z")
 _UNFINISHED = re.compile(r"\.(old-)?step-\d{9}\Z")
@@ -53,13 +53,19 @@ class RunFolder:
                 f"{self.folder}: already exists and is never overwritten; go on with that run by --resume, "
                 "or choose another folder by --run-dir"
             )
+        made = [path for path in (self.folder, self.checkpoints, self.samples) if not path.exists()]
         try:
-            self.samples.mkdir(parents=True)
-            self.checkpoints.mkdir()
-            write_text(self.recipe, recipe_toml)
-            sync_folder(self.folder)
-        except OSError as error:
-            raise BadInput(f"{self.folder}: cannot be written: {error.strerror}") from error
+            with written(self.folder):
+                self.samples.mkdir(parents=True)
+                self.checkpoints.mkdir()
+                write_text(self.recipe, recipe_toml)
+                sync_folder(self.folder)
+        except BadInput:
+            # So that the same command may be given again.
+            for path in (self.recipe, *reversed(made)):
+                with suppress(OSError):
+                    path.rmdir() if path.is_dir() else path.unlink()
+            raise
 
     def require(self) -> None:
         """Raise `BadInput` unless this is a run folder."""
@@ -71,19 +77,23 @@ class RunFolder:
         if recipe_toml == self.recipe.read_text(encoding="utf-8"):
             return
         earlier = len(list(self.folder.glob("recipe-*.toml"))) + 1
-        write_text(self.folder / f"recipe-{earlier}.toml", self.recipe.read_text(encoding="utf-8"))
-        write_text(self.recipe, recipe_toml)
+        with written(self.folder):
+            write_text(self.folder / f"recipe-{earlier}.toml", self.recipe.read_text(encoding="utf-8"))
+            write_text(self.recipe, recipe_toml)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run for this process; raises `BadInput` while another one trains in it."""
-        with self.lock.open("w") as file:
-            try:
-                # The kernel lets go of it however the process ends. Not flock: data workers are forks and would inherit
-                # that lock, and hold it for seconds after their parent was killed.
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError) as error:
-                raise BadInput(f"{self.folder}: another process is training in this run folder") from error
+        with written(self.folder):
+            file = self.lock.open("w")
+        with file:
+            with written(self.folder):
+                try:
+                    # The kernel lets go of it however the process ends. Not flock: data workers are forks and would
+                    # inherit that lock, and hold it for seconds after their parent was killed.
+                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except (BlockingIOError, PermissionError) as error:
+                    raise BadInput(f"{self.folder}: another process is training in this run folder") from error
             yield
 
     @contextmanager
@@ -101,7 +111,8 @@ class RunFolder:
             if ours.issuperset(self.folder.iterdir()) and not written:
                 # What the logs of ranks say by now, rank 0 has shown.
                 for path in (self.recipe, self.lock, *self.logs.glob("rank-*.log")):
-                    path.unlink(missing_ok=True)
+                    with suppress(OSError):
+                        path.unlink()
                 for folder in (self.samples, self.checkpoints, self.logs, self.folder):
                     with suppress(OSError):
                         folder.rmdir()
@@ -165,16 +176,38 @@ class RunFolder:
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
                 else:
-                    path.unlink(missing_ok=True)
+                    with suppress(OSError):
+                        path.unlink()
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        """Append a line to metrics.jsonl; where that raises `OSError`, no half of it is left."""
+        with self.metrics.open("ab", buffering=0) as file:
+            size, line = file.seek(0, os.SEEK_END), memoryview(json.dumps(row).encode() + b"\n")
+            try:
+                while line:
+                    line = line[file.write(line) :]
+            except OSError:
+                with suppress(OSError):
+                    file.truncate(size)
+                raise
 
     def read_metrics(self) -> Iterator[dict[str, Any]]:
-        """The complete lines of metrics.jsonl."""
+        """The lines of metrics.jsonl; one that is none, such as one that a kill cut off, is passed over."""
+        return (row for row, _ in self._metrics())
+
+    def _metrics(self) -> Iterator[tuple[dict[str, Any], int]]:
+        """The rows of metrics.jsonl, and where each ends, in bytes."""
         if not self.metrics.is_file():
             return
-        with self.metrics.open(encoding="utf-8") as file:
+        end = 0
+        with self.metrics.open("rb") as file:
             for line in file:
-                if line.endswith("\n"):
-                    yield json.loads(line)
+                end += len(line)
+                if line.endswith(b"\n"):
+                    with suppress(ValueError, RecursionError):
+                        row = json.loads(line)
+                        if isinstance(row, dict) and "step" in row:
+                            yield row, end
 
     def append_evaluation(self, row: Mapping[str, Any]) -> None:
         """Append a line to evaluations.jsonl; processes that do so at once take turns."""
@@ -203,8 +236,9 @@ class RunFolder:
     def rewind_metrics(self, step: int) -> None:
         """Drop the lines after `step`: those steps are about to be done again."""
         if self.metrics.is_file():
-            lines = [json.dumps(row) + "\n" for row in self.read_metrics() if row["step"] <= step]
-            write_text(self.metrics, "".join(lines))
+            # In place: it needs no room, where a full disk is why the run stopped.
+            with written(self.metrics):
+                os.truncate(self.metrics, max((end for row, end in self._metrics() if row["step"] <= step), default=0))
 
 
 def default_run_folder(recipe_name: str) -> Path:

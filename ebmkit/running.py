@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from ebmkit import recipe as recipes
@@ -26,11 +22,9 @@ from ebmkit.pipeline import cross_check
 from ebmkit.recipe import Recipe
 from ebmkit.resuming import resumed_recipe
 from ebmkit.run_folder import RunFolder, default_run_folder
+from ebmkit.stopping import Stop, listening
 from ebmkit.trainer import Outcome, Trainer
 from ebmkit.view import View
-
-SAME_REQUEST = 0.5
-"""Seconds in which a second signal is the first one again: from the terminal, and passed on by a launcher."""
 
 
 def run_training(
@@ -40,35 +34,42 @@ def run_training(
     resume: bool,
     view: View,
     place: Place | None = None,
+    stop: Stop | None = None,
 ) -> Outcome:
     """Train a recipe in a new run folder, or resume the run in it; raises `EbmkitError`s.
 
-    In a job of several processes each of them calls it; rank 0 decides and writes.
+    In a job of several processes each of them calls it; rank 0 decides and writes. Signals stop it, as `stop` hears.
     """
+    if stop is None:
+        with listening() as stop:
+            return run_training(source, set_values, run_dir, resume, view, place, stop)
     place = place or find_place()
     with taking_part(place, view.say) as world, ExitStack() as held:
-        with interrupts_kept():
-            start = _agreed(world, lambda: _begin(source, set_values, run_dir, resume, view, world, place, held))
-            run, recipe = RunFolder(Path(start.folder)), recipes.from_table(start.table, start.source, start.name)
-            if start.finished_at is not None:
-                return Outcome(run.folder, start.finished_at, True)
-            if not world.first:
-                _require_shared(run, place)
-            if world.size > 1:
-                log = RankLog(run.logs, world.rank, redirect=not world.first)
-                view = Logged(view if world.first else Silent(), log)
-                held.enter_context(log.recording())
-                world.say = view.say
-                log.write(f"rank {world.rank} of {world.size}, process {os.getpid()} on {socket.gethostname()}")
-            device = choose_device(recipe.train.device, place)
-            held.enter_context(cpu_threads(recipe.train.threads))
-            trainer = Trainer(recipe, run, device, view, world)
-            if resume and world.first:
-                # Only now: the checkpoint fits, so that a refused change leaves the run as it was.
-                run.keep_recipe(recipe.to_toml())
-                view.say(f"{run.folder}: going on from step {trainer.step} to {recipe.train.steps}")
-        with stop_on_signals(view.say) as stop:
-            return trainer.train(stop)
+        start = _agreed(world, lambda: _begin(source, set_values, run_dir, resume, view, world, place, held))
+        run, recipe = RunFolder(Path(start.folder)), recipes.from_table(start.table, start.source, start.name)
+        if start.finished_at is not None:
+            return Outcome(run.folder, start.finished_at, True)
+        if not world.first:
+            _require_shared(run, place)
+        if world.size > 1:
+            log = RankLog(run.logs, world.rank, redirect=not world.first)
+            view = Logged(view if world.first else Silent(), log)
+            held.enter_context(log.recording())
+            world.say = view.say
+            log.write(f"rank {world.rank} of {world.size}, process {os.getpid()} on {socket.gethostname()}")
+        device = choose_device(recipe.train.device, place)
+        held.enter_context(cpu_threads(recipe.train.threads))
+        trainer = Trainer(recipe, run, device, view, world)
+        if resume and world.first:
+            # Only now: the checkpoint fits, so that a refused change leaves the run as it was.
+            run.keep_recipe(recipe.to_toml())
+            view.say(f"{run.folder}: going on from step {trainer.step} to {recipe.train.steps}")
+        with stop.after_step(view.say):
+            outcome = trainer.train(stop)
+            if outcome.finished:
+                return outcome
+            # Any rank may have been asked, and all of them end with one code: Ctrl-C's, if that was among them.
+            return replace(outcome, exit_code=max(world.all_gather(stop.exit_code)))
 
 
 @dataclass(frozen=True)
@@ -150,55 +151,3 @@ def require_data(recipe: Recipe) -> None:
     from ebmkit.data.patterns import expand
 
     expand(recipe.data.patterns, make=recipe.data.make)
-
-
-@contextmanager
-def interrupts_kept() -> Iterator[None]:
-    """Ctrl-C is raised at the end, if nobody let it through: some libraries catch everything that they meet."""
-    asked = False
-
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
-        raise KeyboardInterrupt
-
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        # Other threads cannot set handlers, and a handler of the caller's holds.
-        yield
-        return
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if asked:
-        raise KeyboardInterrupt
-
-
-@contextmanager
-def stop_on_signals(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM ask training to stop after the step; a second one stops at once."""
-    asked = threading.Event()
-    first = 0.0
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal first
-        if asked.is_set():
-            if time.monotonic() - first < SAME_REQUEST:
-                return
-            raise KeyboardInterrupt
-        asked.set()
-        first = time.monotonic()
-        say(f"{signal.Signals(number).name}: writing a checkpoint after this step (once more to stop at once)")
-
-    if threading.current_thread() is not threading.main_thread():
-        # Only the main thread may set handlers; elsewhere the caller's own hold.
-        yield asked.is_set
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -6,6 +6,8 @@ Tensors are stored as such; everything else is JSON in the file's metadata, with
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from ebmkit.files import write_atomically
 
 _TENSOR = "$tensor"
 _PAIRS = "$pairs"
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 def save_state(path: Path, state: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
@@ -26,7 +29,23 @@ def save_state(path: Path, state: Mapping[str, Any], metadata: Mapping[str, str]
     tensors: dict[str, Tensor] = {}
     tree = _pack(state, "", tensors)
     header = {"state": json.dumps(tree, allow_nan=True), **(metadata or {})}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, header))
+    write_tensors(path, tensors, header)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file, atomically; raises `OSError` where the disk is full or cannot be written."""
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(dict(tensors), temporary, dict(metadata or {}) or None)
+        except SafetensorError as error:
+            # It tells the system's errors in its text only.
+            number = _OS_ERROR.search(str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+
+    write_atomically(path, write)
 
 
 def load_state(path: Path, device: str = "cpu") -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -42,6 +41,7 @@ from ebmkit.recipe import Recipe
 from ebmkit.registry import default_registry
 from ebmkit.run_folder import RunFolder, RunInfo
 from ebmkit.sampling import from_uint8, start_noise, sweep
+from ebmkit.saving import Saving
 from ebmkit.sections import Sections, Unwatched
 from ebmkit.view import View
 from ebmkit.watchdog.guard import Guard
@@ -53,11 +53,15 @@ from ebmkit.watchdog.watchdog import Alarm, Diverged, Watchdog
 
 @dataclass(frozen=True)
 class Outcome:
-    """How training ended: `finished`, or stopped by request after a checkpoint at `step`."""
+    """How training ended: `finished`, or stopped by request after a checkpoint at `step`.
+
+    `exit_code` is that of the command line: 0, 130 where Ctrl-C stopped it, 75 where SIGTERM or SIGUSR1 did.
+    """
 
     folder: Path
     step: int
     finished: bool
+    exit_code: int = 0
 
     @property
     def model(self) -> Path:
@@ -105,6 +109,7 @@ class Trainer:
         if self.world.first:
             run.rewind_metrics(self.step)
         self.data = self._open_data(saved)
+        self.saving = Saving(run, recipe.train.save_errors, view.say)
         info = RunInfo(run.folder, recipe.to_table())
         fatal = recipe.train.hook_errors == "fatal"
         self.hooks = Lifecycle(default_registry(), recipe.trackers, info, view.say, fatal, silent=not self.world.first)
@@ -330,7 +335,8 @@ class Trainer:
         if self.world.first:
             run.rewind_metrics(self.step)
             if run.model.is_file():
-                save_model(run.model, self.averaged, self.recipe, self.images_seen, self.step)
+                model = self.averaged, self.recipe, self.images_seen, self.step
+                self.saving.done("the model file", lambda: save_model(run.model, *model))
         self.world.barrier()
         self.hooks.call("ebmkit_train_begin", step=self.step)
 
@@ -360,8 +366,7 @@ class Trainer:
         row["skipped_images"] = skipped[0] if self.data.whole else sum(skipped)
         if not self.world.first:
             return
-        with self.run.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        self.saving.done("metrics.jsonl", lambda: self.run.append_metrics(row))
         self.view.metrics(row)
         self.hooks.call("ebmkit_step_end", step=self.step, metrics=row)
 
@@ -379,7 +384,8 @@ class Trainer:
             return
         x, start = (joined([part[i] for part in parts]) for i in range(2))
         path = self.run.samples / f"step-{self.step:09d}.png"
-        save_grid(path, x)
+        if not self.saving.done("a sample grid", lambda: save_grid(path, x)):
+            return
         if self.hooks.listens("ebmkit_samples_drawn"):
             batches = {"samples": x, "data": cast(Pairs, self.pairs).x_pos[: len(x)], "noise": start}
             with frozen(energy), torch.no_grad():
@@ -391,7 +397,7 @@ class Trainer:
                 }
             self.hooks.call("ebmkit_samples_drawn", step=self.step, images=x, energies=energies, path=path)
 
-    def _save(self) -> None:
+    def _save(self, needed: bool = False) -> None:
         parts: dict[str, checkpoints.Stateful] = {
             "model": self.model,
             "ema": self.ema,
@@ -401,16 +407,22 @@ class Trainer:
         # On every rank: where the optimizer's state is split, all of them have to give their part.
         shared = {name: part.state_dict() for name, part in parts.items()}
         local = {"buffer": calls.Saved(self.buffer).state_dict(), "data": self.data.state_dict()}
-        keep = self.recipe.train.keep_checkpoints
-        if self.world.first:
-            if self.run.metrics.is_file():
+        keep, run, world = self.recipe.train.keep_checkpoints, self.run, self.world
+
+        def write_model() -> None:
+            if run.metrics.is_file():
                 # A checkpoint promises the lines up to its step, even after a power cut.
-                sync_file(self.run.metrics)
-            # The model file first: after a kill between the two, the resumed run comes by here again.
-            save_model(self.run.model, self.averaged, self.recipe, self.images_seen, self.step)
-        path = checkpoints.save_checkpoint(self.run, self.step, self.images_seen, shared, local, keep, self.world)
-        self.saved_at = self.step
-        self.hooks.call("ebmkit_checkpoint", step=self.step, path=path)
+                sync_file(run.metrics)
+            save_model(run.model, self.averaged, self.recipe, self.images_seen, self.step)
+
+        def write() -> None:
+            save_checkpoint = checkpoints.save_checkpoint
+            save_checkpoint(run, self.step, self.images_seen, shared, local, keep, world, write_model)
+
+        needed = needed or self.step >= self.recipe.train.steps
+        if self.saving.done(f"the checkpoint of step {self.step}", write, needed):
+            self.saved_at = self.step
+            self.hooks.call("ebmkit_checkpoint", step=self.step, path=run.checkpoint(self.step))
 
     def _save_if_needed(self) -> None:
         if self.saved_at == self.step:
@@ -421,7 +433,7 @@ class Trainer:
             self._recover(diverged.alarm)
         # Back at a checkpoint there is nothing to save.
         if self.saved_at != self.step:
-            self._save()
+            self._save(needed=True)
 
     def _restore(self, saved: checkpoints.Checkpoint) -> None:
         with self._fitting():

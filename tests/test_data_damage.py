@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 import time
 from pathlib import Path
 
@@ -142,15 +139,6 @@ def test_a_wrong_size_is_an_error_with_both_sizes_and_advice(tmp_path: Path) -> 
             assert part in str(caught.value)
     with stream(str(path), wrong_size="resize") as source:
         assert source.next().images.shape == (1, 3, 8, 8)
-
-
-def test_a_killed_worker_is_an_error_for_people(tmp_path: Path) -> None:
-    with stream(write_shards(tmp_path, [9]), 2, workers=1) as source:
-        source.next()
-        for child in multiprocessing.active_children():
-            os.kill(child.pid or 0, signal.SIGKILL)
-        with pytest.raises(DataError, match="data worker ended"):
-            take(source, 100)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from safetensors.torch import load_file
 from ebmkit import RecipeError, checkpoint
 from ebmkit import recipe as recipes
 from ebmkit.run_folder import RunFolder
+from ebmkit.stopping import TRY_AGAIN
 from run_helpers import (
     Command,
     contents,
@@ -124,39 +124,6 @@ def test_the_comparison_would_notice_another_seed(home: Path, whole: dict[str, P
     assert metrics_of(whole["cached"]) != metrics_of(home / "other-seed")
 
 
-def test_kills_at_random_moments_always_leave_a_run_that_resumes(home: Path, whole: dict[str, Path]) -> None:
-    """A checkpoint after every step: most kills hit the writing of one."""
-    run, moments = home / "random", random.Random(0)
-    words = ["train", "cached.toml", "--run-dir", run.name]
-    every = ["--set", "train.checkpoint_every=1", "--set", "train.keep_checkpoints=1"]
-    command = Command(*words, *every, cwd=home)
-    wait_until(lambda: has_checkpoint(run, 1))
-    unfinished = 0
-    for attempt in range(8):
-        before = newest_checkpoint(run)
-        if attempt % 2:
-            time.sleep(moments.uniform(0.0, 0.08))
-        else:
-            while not any(run.joinpath("checkpoints").glob(".step-*")):
-                pass
-        command.kill()
-        assert command.wait().code in (-signal.SIGKILL, 0)
-        unfinished += any(run.joinpath("checkpoints").glob(".*"))
-        found = newest_checkpoint(run)
-        assert found is not None
-        assert before is None or found.step >= before.step
-        command = Command(*words, "--resume", cwd=home)
-        wait_until(lambda step=found.step: has_checkpoint(run, min(step + 1, STEPS)))
-    done = command.wait()
-    assert done.code == 0, done.err
-    assert unfinished > 0, "no kill hit the writing of a checkpoint"
-    assert not list(run.rglob("checkpoints/.*")), "what killed processes left is cleaned up"
-    one, other = last_checkpoint(whole["cached"]), last_checkpoint(run)
-    assert not list(differences(one, other))
-    assert metrics_of(whole["cached"]) == metrics_of(run)
-    assert not list(differences(load_file(whole["cached"] / "model.safetensors"), load_file(run / "model.safetensors")))
-
-
 def test_a_kill_between_model_file_and_last_checkpoint_is_mended(home: Path, finished: Path) -> None:
     """Without its newest checkpoint, and with the model file of another moment, the run ends as it should."""
     right = {name: weight.clone() for name, weight in load_file(finished / "model.safetensors").items()}
@@ -181,17 +148,19 @@ def test_a_half_written_checkpoint_is_not_used(home: Path, whole: dict[str, Path
     assert not list(differences(last_checkpoint(whole["cached"]), last_checkpoint(run)))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, TRY_AGAIN), (signal.SIGUSR1, TRY_AGAIN)]
+)
 def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
-    number: signal.Signals, home: Path, whole: dict[str, Path]
+    number: signal.Signals, code: int, home: Path, whole: dict[str, Path]
 ) -> None:
     run = home / f"stopped-{number.name}"
     command = Command("train", "streamed.toml", "--run-dir", run.name, cwd=home)
     wait_until(lambda: has_checkpoint(run, EVERY))
-    # Ctrl-C reaches the data workers, too.
-    command.kill(number, group=number == signal.SIGINT)
+    # The terminal's Ctrl-C, and many a scheduler's signal, reach the data workers, too.
+    command.kill(number, group=True)
     stopped = command.wait()
-    assert stopped.code == 130
+    assert stopped.code == code
     assert f"ebmkit train streamed.toml --run-dir {run.name} --resume" in stopped.out
     assert number.name in stopped.out
     assert "Traceback" not in stopped.out + stopped.err
@@ -205,17 +174,42 @@ def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
     assert_same_run(whole["streamed"], run)
 
 
-def test_ctrl_c_before_the_first_step_is_no_traceback(home: Path) -> None:
+@pytest.fixture(scope="module")
+def many(home: Path) -> str:
+    """More images than are loaded before the signal comes."""
+    return write_shards(home / "many", shards=1, per_shard=12_000)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
+def test_a_signal_before_the_first_step_is_no_traceback(
+    number: signal.Signals, code: int, home: Path, many: str
+) -> None:
     """While images are loaded there is nothing to save yet."""
-    shards = write_shards(home / "many", shards=1, per_shard=12_000)
-    command = Command("train", "cached.toml", f"--set=data.shards={shards}", "--run-dir", "early", cwd=home)
+    command = Command("train", "cached.toml", f"--set=data.shards={many}", "--run-dir", "early", cwd=home)
     wait_until(lambda: (home / "early" / ".lock").exists())
     time.sleep(0.05)
-    command.kill(signal.SIGINT, group=True)
+    command.kill(number, group=True)
     stopped = command.wait()
-    assert stopped.code == 130
+    assert stopped.code == code
     assert "Traceback" not in stopped.out + stopped.err
     assert not (home / "early").exists(), "the same command can be given again"
+
+
+def test_a_scheduler_that_asks_twice_does_not_spoil_the_checkpoint(home: Path, whole: dict[str, Path]) -> None:
+    """Slurm sends what `--signal` says, and SIGTERM at the end of the time."""
+    run = home / "twice"
+    command = Command("train", "cached.toml", "--run-dir", run.name, cwd=home)
+    wait_until(lambda: has_checkpoint(run, EVERY))
+    command.kill(signal.SIGUSR1)
+    wait_until(lambda: "SIGUSR1: writing a checkpoint" in command.out.read_text())
+    for _ in range(3):
+        command.kill(signal.SIGTERM)
+    stopped = command.wait()
+    assert stopped.code == TRY_AGAIN
+    assert "Traceback" not in stopped.out + stopped.err
+    again = Command("train", "cached.toml", "--run-dir", run.name, "--resume", cwd=home).wait()
+    assert again.code == 0, again.err
+    assert_same_run(whole["cached"], run)
 
 
 @pytest.fixture

@@ -129,6 +129,20 @@ def test_metrics_are_rewound_to_a_step(run: RunFolder) -> None:
     assert run.metrics.read_text() == ""
 
 
+def test_lines_of_metrics_that_are_none_are_passed_over(run: RunFolder) -> None:
+    """What a power cut, or two lines that ran into each other, may leave."""
+    run.append_metrics({"step": 1})
+    with run.metrics.open("ab") as file:
+        file.write(b'\0\0\xff\n{"step": 2, "lo{"step": 3}\n[4]\n{"loss": 1}\n')
+    run.append_metrics({"step": 5})
+    run.append_metrics({"step": 6})
+    assert [row["step"] for row in run.read_metrics()] == [1, 5, 6]
+    run.rewind_metrics(5)
+    assert [row["step"] for row in run.read_metrics()] == [1, 5]
+    run.append_metrics({"step": 6})
+    assert [row["step"] for row in run.read_metrics()] == [1, 5, 6]
+
+
 def test_no_metrics_yet(run: RunFolder) -> None:
     run.rewind_metrics(3)
     assert list(run.read_metrics()) == []

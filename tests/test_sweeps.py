@@ -247,7 +247,7 @@ def test_sigterm_stops_the_runs_with_a_checkpoint(tmp_path: Path) -> None:
     until(lambda: folder.run("seed-4").metrics.is_file())
     asked.kill(signal.SIGTERM)
     result = asked.wait()
-    assert result.code == 130, result.err
+    assert result.code == 75, result.err
     assert "nothing is lost" in result.out
     assert len(folder.run("seed-4").complete_checkpoints()) == 1
     assert processes_of(out) == []

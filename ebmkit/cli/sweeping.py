@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ebmkit.console import console, print_table, progress_bar
-from ebmkit.distributed.launch import STOPPED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +44,7 @@ def sweep(
     target.print(f"tables: {outcome.folder / 'table.csv'} and table.md", markup=False)
     if outcome.stopped:
         target.print("stopped, nothing is lost; the same command goes on", markup=False)
-        sys.exit(STOPPED)
+        sys.exit(outcome.exit_code)
     sys.exit(1 if outcome.failed else 0)
 
 

@@ -11,8 +11,8 @@ import typer
 
 from ebmkit.cli.launching import Gpus, Processes, launch_options, launch_workers
 from ebmkit.console import LiveView, Silent, console
-from ebmkit.distributed.launch import STOPPED
 from ebmkit.errors import BadInput
+from ebmkit.stopping import TRY_AGAIN, Preempted, Stop, listening
 
 SetValues = Annotated[
     list[str] | None,
@@ -44,27 +44,44 @@ def train(
     """Train a recipe: writes metrics, sample grids, checkpoints and model.safetensors into a run folder.
 
     Ctrl-C writes a checkpoint and says how to go on. With --resume, --set train.steps=N trains on to step N.
+    SIGTERM and SIGUSR1 do the same, and end with exit code 75: a scheduler may start it again.
 
     With --gpus N it trains on N GPUs of this machine; torchrun, deepspeed and srun start it on several machines.
 
     Example: ebmkit train recipes/cifar10_resnet.toml --set train.batch_size=64 --run-dir runs/small
     """
     overrides = collect(set_values, extra)
+    try:
+        with listening(to_the_end=True) as stop:
+            _train(recipe, overrides, run_dir, resume, gpus, processes, stop)
+    except Preempted:
+        console(stderr=True).print("stopped before the first step, nothing is lost; give the same command again")
+        sys.exit(TRY_AGAIN)
+
+
+def _train(
+    recipe: str,
+    overrides: dict[str, object],
+    run_dir: Path | None,
+    resume: bool,
+    gpus: Gpus,
+    processes: Processes,
+    stop: Stop,
+) -> None:
     place, target = launch_workers(gpus, processes), console()
     from ebmkit.running import run_training
 
     if place.rank:
-        outcome = run_training(recipe, overrides, run_dir, resume, Silent(), place)
-        sys.exit(0 if outcome.finished else STOPPED)
+        sys.exit(run_training(recipe, overrides, run_dir, resume, Silent(), place, stop).exit_code)
     with LiveView(target) as view:
-        outcome = run_training(recipe, overrides, run_dir, resume, view, place)
+        outcome = run_training(recipe, overrides, run_dir, resume, view, place, stop)
     run = outcome.folder
     if not outcome.finished:
         again = ["ebmkit", "train", recipe, "--run-dir", str(run), "--resume", *launch_options(place)]
         target.print(
             f"stopped at step {outcome.step}, nothing is lost; go on with:\n  {shlex.join(again)}", markup=False
         )
-        sys.exit(STOPPED)
+        sys.exit(outcome.exit_code)
     grids = sorted((run / "samples").glob("*.png"))
     target.print(f"trained to step {outcome.step}; model: {outcome.model}", markup=False)
     if grids:

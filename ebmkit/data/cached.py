@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -33,24 +33,26 @@ class Chunk(NamedTuple):
 
 
 class ChunkStream(IterableDataset[Chunk]):
-    """Every image of the set once; worker w of W reads every W-th shard."""
+    """Every image of the set once, but for the chunks `taken`; worker w of W reads every W-th shard."""
 
-    def __init__(self, shard_set: ShardSet) -> None:
+    def __init__(self, shard_set: ShardSet, taken: Collection[tuple[int, int]] = ()) -> None:
         self.shard_set = shard_set
+        self.taken = frozenset(taken)
 
     def __iter__(self) -> Iterator[Chunk]:
         worker = get_worker_info()
         first, step = (worker.id, worker.num_workers) if worker else (0, 1)
         tally = Tally()
         for number in range(first, len(self.shard_set.shards), step):
-            yield from self._chunks(number, tally)
+            yield from (chunk for chunk in self._chunks(number, tally) if chunk.order not in self.taken)
 
     def _chunks(self, number: int, tally: Tally) -> Iterator[Chunk]:
         name = self.shard_set.shards[number]
-        part, images = 0, self._empty()
+        part, images, read = 0, self._empty(), 0
         labels: list[int] = []
         try:
             for raw in self.shard_set.read(name, tally):
+                read += 1
                 image = self.shard_set.image(raw, tally)
                 if image is None:
                     continue
@@ -63,6 +65,7 @@ class ChunkStream(IterableDataset[Chunk]):
             yield Chunk((number, part), images[:0], torch.empty(0), *tally.take(), error)
         else:
             count = len(labels)
+            tally.missing(max(0, self.shard_set.expected.get(name, 0) - read))
             yield Chunk((number, part), images[:count].clone(), torch.tensor(labels, dtype=torch.int64), *tally.take())
 
     def _empty(self) -> Tensor:
@@ -74,9 +77,10 @@ def chunks_of(shard_set: ShardSet, workers: int, warn: Warn) -> Iterator[Chunk]:
 
     `DataError` where a shard cannot be read or there is no usable image.
     """
-    done, told = 0, dict[str, str]()
-    for chunk in start_workers(ChunkStream(shard_set), workers):
+    done, told, taken = 0, dict[str, str](), set[tuple[int, int]]()
+    for chunk in start_workers(lambda _: ChunkStream(shard_set, taken), workers, warn):
         done += len(chunk.labels)
+        taken.add(chunk.order)
         for notice in chunk.notices:
             if notice.topic not in told:
                 told[notice.topic] = notice.text

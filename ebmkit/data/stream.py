@@ -132,8 +132,13 @@ class ShardStream(ImageSource):
             RoleReader(Role(shard_set, context.seed, context.rank * count + local, roles, shuffle))
             for local in range(count)
         ]
-        dataset = ParcelStream(readers, list(self._positions), self._next, batch_size)
-        self._parcels: Iterator[Parcel] | None = start_workers(dataset, workers)
+        # `next` keeps the positions up to date, so that workers that take over begin there.
+        positions, first = self._positions, self._next
+
+        def parcels(taken: int) -> ParcelStream:
+            return ParcelStream(readers, list(positions), (first + taken) % count, batch_size)
+
+        self._parcels: Iterator[Parcel] | None = start_workers(parcels, workers, warn)
 
     def next(self) -> Batch:
         """The next batch, and the warnings that came with it."""

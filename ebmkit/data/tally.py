@@ -32,6 +32,10 @@ class Tally:
             f"sample {shard}", f"shard {shard}: sample {key} {reason}; skipped, like any further one of this shard"
         )
 
+    def missing(self, count: int) -> None:
+        """Samples that a manifest promises and a shard, which is told by itself, does not have."""
+        self._skipped += count
+
     def shard(self, shard: str, reason: str) -> None:
         """A shard that is not whole."""
         self._note(f"shard {shard}", f"shard {shard} {reason}")

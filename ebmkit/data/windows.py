@@ -55,7 +55,9 @@ class Role:
         for number in range(begin.shard, len(mine.shards)):
             name = mine.shards[number]
             first = begin.sample if number == begin.shard else 0
-            samples = self.shard_set.read(name, tally)
-            for index, raw in enumerate(samples):
+            index = -1
+            for index, raw in enumerate(self.shard_set.read(name, tally)):
                 if index >= first and index % mine.stride == mine.phase:
                     yield number, index, raw
+            missing = range(max(first, index + 1), self.shard_set.expected.get(name, 0))
+            tally.missing(sum(index % mine.stride == mine.phase for index in missing))

@@ -9,20 +9,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import IO
 
 from ebmkit.distributed.place import LAUNCHER
+from ebmkit.stopping import INTERRUPTED, SIGNALS, TRY_AGAIN, exit_code
 
 GRACE = 15.0
 """Seconds that the others have to end by themselves after one ended badly; then they are told, then killed."""
 CHECKPOINT = 120.0
 """The same, after one was asked to stop: they end together, after a checkpoint."""
 PATIENCE = 5.0
-STOPPED = 130
-"""Exit code of a run that was asked to stop."""
+STOPPED = (INTERRUPTED, TRY_AGAIN)
 
 
 def launch(arguments: Sequence[str], count: int, device: str, say: Callable[[str], None]) -> int:
@@ -33,7 +33,7 @@ def launch(arguments: Sequence[str], count: int, device: str, say: Callable[[str
     port, threads = free_port(), max(1, (os.cpu_count() or 1) // count)
     logs: list[IO[bytes] | None] = [None] + [tempfile.TemporaryFile() for _ in range(1, count)]  # noqa: SIM115
     workers: list[subprocess.Popen[bytes]] = []
-    with _passing_signals_on(workers):
+    with _passing_signals_on(workers) as asked:
         for rank, log in enumerate(logs):
             environment = os.environ | {
                 "RANK": str(rank),
@@ -54,7 +54,7 @@ def launch(arguments: Sequence[str], count: int, device: str, say: Callable[[str
                     stderr=None if log is None else subprocess.STDOUT,
                 )
             )
-        failed = _wait(workers, say)
+        failed = _wait(workers, asked, say)
     codes = [worker.returncode for worker in workers]
     if failed is not None and codes[0] <= 0 and (log := logs[failed]) is not None and (text := _text(log)):
         # Rank 0 tells what ended the job, unless they never met.
@@ -64,6 +64,9 @@ def launch(arguments: Sequence[str], count: int, device: str, say: Callable[[str
             log.close()
     # Rank 0 knows best, unless it was only ended after another one.
     first = codes[0] if codes[0] > 0 or failed is None else codes[failed]
+    if -first in asked:
+        # Asked before it could listen.
+        return exit_code(-first)
     return 128 - first if first < 0 else first
 
 
@@ -75,8 +78,11 @@ def free_port() -> int:
     return port
 
 
-def _wait(workers: Sequence[subprocess.Popen[bytes]], say: Callable[[str], None]) -> int | None:
-    """Wait for all workers; once one ends badly, the rest have to end, too. The rank that failed first, if one did."""
+def _wait(workers: Sequence[subprocess.Popen[bytes]], asked: Collection[int], say: Callable[[str], None]) -> int | None:
+    """Wait for all workers; once one ends badly, the rest have to end, too. The rank that failed first, if one did.
+
+    `asked` are the signals that were passed on.
+    """
     failed: int | None = None
     code, ended_at, told_at = 0, 0.0, 0.0
     while None in [worker.poll() for worker in workers]:
@@ -89,9 +95,9 @@ def _wait(workers: Sequence[subprocess.Popen[bytes]], say: Callable[[str], None]
             )
             if bad:
                 ended_at, (code, failed) = now, bad[0]
-                if code < 0:
+                if code < 0 and -code not in asked:
                     say(f"error: rank {failed} was killed by {signal.Signals(-code).name}; the others are ended")
-        elif not told_at and now - ended_at > (CHECKPOINT if code == STOPPED else GRACE):
+        elif not told_at and now - ended_at > (CHECKPOINT if code in STOPPED else GRACE):
             told_at = now
             _signal(workers, signal.SIGTERM)
         elif told_at and now - told_at > PATIENCE:
@@ -100,15 +106,20 @@ def _wait(workers: Sequence[subprocess.Popen[bytes]], say: Callable[[str], None]
 
 
 @contextmanager
-def _passing_signals_on(workers: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM go to the workers, which decide; from a terminal they have Ctrl-C twice, and notice that."""
+def _passing_signals_on(workers: Sequence[subprocess.Popen[bytes]]) -> Iterator[set[int]]:
+    """Signals go to the workers, which decide; from a terminal they have Ctrl-C twice, and notice that.
+
+    Gives the signals that came.
+    """
+    asked: set[int] = set()
 
     def forward(number: int, frame: FrameType | None) -> None:
+        asked.add(number)
         _signal(workers, number)
 
-    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, forward) for number in SIGNALS}
     try:
-        yield
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -6,20 +6,22 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
 from ebmkit.errors import EbmkitError
+from ebmkit.files import written
 
 
 class RankLog:
     """A file of dated lines, `logs/rank-0001.log`; with `redirect` all output of this process goes there as well."""
 
     def __init__(self, folder: Path, rank: int, redirect: bool) -> None:
-        folder.mkdir(exist_ok=True)
         self.path = folder / f"rank-{rank:04d}.log"
-        self.file = self.path.open("a", encoding="utf-8", buffering=1)
+        with written(self.path):
+            folder.mkdir(exist_ok=True)
+            self.file = self.path.open("a", encoding="utf-8", buffering=1)
         self.redirected = redirect
         if redirect:
             # The descriptors, so that what libraries in C write goes there, too.
@@ -28,8 +30,9 @@ class RankLog:
                 os.dup2(self.file.fileno(), stream.fileno())
 
     def write(self, message: str) -> None:
-        """Add a line, with the time before it."""
-        self.file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {message}\n")
+        """Add a line, with the time before it; on a full disk it is lost, for no run should end of that."""
+        with suppress(OSError):
+            self.file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {message}\n")
 
     @contextmanager
     def recording(self) -> Iterator[None]:

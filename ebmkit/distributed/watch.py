@@ -19,6 +19,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from ebmkit.distributed.place import Place
 from ebmkit.errors import EbmkitError, RankFailed, RankLost
+from ebmkit.stopping import INTERRUPTED, TRY_AGAIN, Preempted
 
 BEAT = 2.0
 """Seconds between signs of life."""
@@ -110,6 +111,9 @@ class Watch:
         """Make this error the job's failure, unless there is one; which it is."""
         if isinstance(error, EbmkitError):
             mine = Failure(self.place.rank, self.host, f"error: {error}", error.exit_code)
+        elif isinstance(error, KeyboardInterrupt):
+            code = TRY_AGAIN if isinstance(error, Preempted) else INTERRUPTED
+            mine = Failure(self.place.rank, self.host, "it was asked to stop before it could save anything", code)
         else:
             mine = Failure(self.place.rank, self.host, "".join(traceback.format_exception(error)).rstrip())
         with suppress(RuntimeError, OSError):

@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from ebmkit.data.cached import ChunkStream
-from ebmkit.data.loader import start_workers
+from ebmkit.data.cached import chunks_of
 from ebmkit.data.reader import ShardSet
-from ebmkit.data.tally import nothing_usable
 from ebmkit.noise import generator
 from ebmkit.options import DataOptions
 from ebmkit.sampling import from_uint8
@@ -47,14 +45,7 @@ def all_parts(options: DataOptions, say: Say, done: Done = unheard) -> Iterator[
     shard_set = ShardSet.of(options)
     workers = min(options.workers, len(shard_set.shards)) if len(shard_set.shards) > 1 else 0
     seen: dict[int, int] = {}
-    told: dict[str, str] = {}
-    for chunk in start_workers(ChunkStream(shard_set), workers):
-        for notice in chunk.notices:
-            if notice.topic not in told:
-                told[notice.topic] = notice.text
-                say(notice.text)
-        if chunk.failure is not None:
-            raise chunk.failure
+    for chunk in chunks_of(shard_set, workers, say):
         if len(chunk.images) == 0:
             continue
         # The chunks of one shard come from one worker, in their order.
@@ -63,5 +54,3 @@ def all_parts(options: DataOptions, say: Say, done: Done = unheard) -> Iterator[
         seen[number] = first + len(chunk.images)
         yield shard_set.shards[number], first, chunk.images
         done(sum(seen.values()), shard_set.total)
-    if not seen:
-        raise nothing_usable(len(shard_set.shards), list(told.values()))

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ebmkit.data.cached import chunks_of
@@ -18,10 +17,10 @@ from ebmkit.data.embedded import cache_folder
 from ebmkit.data.reader import ShardSet
 from ebmkit.data.schemes import is_local
 from ebmkit.distributed.world import World
-from ebmkit.files import write_atomically
 from ebmkit.metrics.networks import Features, Network
 from ebmkit.options import DataOptions
 from ebmkit.sampling import from_uint8
+from ebmkit.state_file import write_tensors
 
 FORMAT = "1"
 """To be raised whenever the same key would have to give other features."""
@@ -107,6 +106,6 @@ def _write(file: Path | None, features: Tensor, say: Callable[[str], None]) -> N
         return
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, lambda temporary: save_file({KEY: features.contiguous()}, temporary))
+        write_tensors(file, {KEY: features.contiguous()})
     except OSError as error:
         say(f"warning: {file}: cannot be written ({error.strerror}), so that the features will be computed again")

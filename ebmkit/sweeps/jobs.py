@@ -82,7 +82,7 @@ class Job:
                 return False
         elif code == 0:
             self._keep_evaluation()
-        if code and not (self.stopped or code == STOPPED):
+        if code and not (self.stopped or code in STOPPED):
             self.record.error = f"{self.doing}: {self._reason(code)}"
         self.folder.write(self.name, self.record)
         return True

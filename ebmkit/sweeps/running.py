@@ -11,7 +11,8 @@ from typing import Protocol
 
 from ebmkit.errors import BadInput
 from ebmkit.files import write_text
-from ebmkit.running import require_data, stop_on_signals
+from ebmkit.running import require_data
+from ebmkit.stopping import listening
 from ebmkit.sweeps.evaluating import evaluate_words
 from ebmkit.sweeps.file import load_sweep
 from ebmkit.sweeps.folder import SweepFolder
@@ -63,11 +64,12 @@ class Unwatched:
 
 @dataclass(frozen=True)
 class SweepOutcome:
-    """How a sweep ended: a row for each run, and whether it was stopped by request."""
+    """How a sweep ended: a row for each run, and whether it was stopped by request, with which exit code then."""
 
     folder: Path
     rows: tuple[Row, ...]
     stopped: bool
+    exit_code: int = 0
 
     @property
     def failed(self) -> bool:
@@ -102,11 +104,10 @@ def run_sweep(source: str | Path, out_dir: str | Path | None, jobs: int, threads
 
         waiting = [job for job in todo if not job.finished()]
         view.begin(len(runs) - len(waiting), len(runs))
-        with stop_on_signals(_only_first(view.say)) as stop:
+        with listening() as stop, stop.after_step(_only_first(view.say)):
             _work(waiting, jobs, stop, view, ended)
-            stopped = stop()
         _write_tables(folder, rows())
-        return SweepOutcome(folder.folder, rows(), stopped)
+        return SweepOutcome(folder.folder, rows(), stop(), stop.exit_code)
 
 
 def _work(
@@ -164,6 +165,6 @@ def _write_tables(folder: SweepFolder, rows: tuple[Row, ...]) -> None:
 def _only_first(say: Callable[[str], None]) -> Callable[[str], None]:
     def told(message: str) -> None:
         name = message.partition(":")[0]
-        say(f"{name}: the runs write checkpoints and stop (once more to stop at once)")
+        say(f"{name}: the runs write checkpoints and stop (Ctrl-C to stop at once)")
 
     return told

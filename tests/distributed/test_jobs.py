@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -187,16 +189,56 @@ def test_a_killed_rank_ends_all_and_the_run_goes_on(folder: Path, rank: int) -> 
     goes_on(folder, job.run)
 
 
-def test_sigterm_ends_with_a_checkpoint(folder: Path) -> None:
-    job = Job(folder, "stopped")
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGUSR1])
+def test_a_preempted_job_ends_with_a_checkpoint(number: signal.Signals, folder: Path) -> None:
+    """The launcher passes the signal on."""
+    job = Job(folder, f"stopped-{number.name}")
     job.until_saved()
-    job.process.terminate()
+    job.process.send_signal(number)
     ended = job.end()
-    assert ended.code == 130, ended.err
+    assert ended.code == 75, ended.err
     assert "--resume --processes 2" in ended.out
     step = int(re.findall(r"stopped at step (\d+)", ended.out)[0])
     assert job.run.complete_checkpoints()[-1][0] == step
-    assert "SIGTERM" in (job.run.logs / "rank-0001.log").read_text()
+    assert number.name in (job.run.logs / "rank-0001.log").read_text()
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_all_ranks_with_the_checkpoint_before(folder: Path, tmp_path: Path) -> None:
+    with small_disk_or_skip(tmp_path / "disk") as disk:
+        job = Job(folder, str(disk / "run"))
+        job.until_saved()
+        (disk / "ballast").write_bytes(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize))
+        ended = job.end()
+        assert ended.code == 74, ended.err
+        assert "No space left on device" in ended.err
+        assert "Traceback" not in ended.err
+        assert job.run.complete_checkpoints()
+        assert not list(job.run.checkpoints.glob(".*"))
+        (disk / "ballast").unlink()
+        goes_on(folder, job.run)
+
+
+@contextlib.contextmanager
+def small_disk_or_skip(folder: Path) -> Iterator[Path]:
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(folder)], check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_job_that_is_preempted_before_it_began_leaves_nothing(folder: Path) -> None:
+    job = Job(folder, "preempted-early")
+    children = Path(f"/proc/{job.process.pid}/task/{job.process.pid}/children")
+    wait_until(lambda: len(children.read_text().split()) == 2)
+    job.process.send_signal(signal.SIGUSR1)
+    ended = job.end()
+    assert ended.code == 75, ended.err
+    assert "Traceback" not in ended.err
+    assert not job.run.folder.exists()
 
 
 @pytest.mark.slow
