@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from ebmkit.watchdog.journal import COUNTED
+
 if TYPE_CHECKING:
     from rich.console import Console, Group
     from rich.progress import Progress
@@ -26,8 +28,6 @@ LABELS = {
 }
 """How the live view names the metrics that it always shows first; others follow under their own names."""
 HIDDEN = ("step", "images", "seconds", "peak_memory_mb", "skipped_images", "contrastive_divergence")
-ACTIONS = ("skipped_updates", "restarted_chains", "rollbacks")
-"""What the watchdog did, of which nobody needs to hear while it is nothing."""
 PLAIN = ("loss", "energy_data", "energy_samples"), ("gradient_norm", "learning_rate", "images_per_second")
 """What a line in a pipe begins and ends with; the others, such as penalties, stand between."""
 WARNING = "warning: "
@@ -184,7 +184,7 @@ def _others(row: Mapping[str, float]) -> dict[str, float]:
     return {
         name: value
         for name, value in row.items()
-        if name not in LABELS and name not in HIDDEN and not (name in ACTIONS and value == 0)
+        if name not in LABELS and name not in HIDDEN and not (name in COUNTED and value == 0)
     }
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ebmkit.drawing import style
 from ebmkit.errors import BadInput
 from ebmkit.run_folder import RunFolder
+from ebmkit.watchdog.journal import COUNTED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,7 +68,12 @@ def read(folders: Sequence[Path]) -> Curves:
 
 def panels_of(curves: Curves) -> dict[str, list[str]]:
     """The names of the metrics in each panel, in the order of the panels; only those that some run has."""
-    present = dict.fromkeys(name for metrics in curves.runs.values() for name in metrics)
+    present = dict.fromkeys(
+        name
+        for metrics in curves.runs.values()
+        for name, (_, values) in metrics.items()
+        if name not in COUNTED or any(values)
+    )
     known = {name for names in (PANELS | LAST).values() for name in names}
     panels = {panel: list(names) for panel, names in PANELS.items()}
     for name in present:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ebmkit.reporting import words
 from ebmkit.reporting.reading import Run
+from ebmkit.watchdog.journal import COUNTED
 
 POINTS = 2000
 """Points of a curve at most."""
@@ -14,7 +15,7 @@ BYTES_OF_POINT = 22
 """What a point takes in the page: a step and six digits."""
 ENERGIES = ("energy_data", "energy_samples")
 FIRST = ("loss", *ENERGIES, "gradient_norm")
-STEADY = ("learning_rate", "images_per_second", "peak_memory_mb", "skipped_images")
+STEADY = ("learning_rate", "images_per_second", "peak_memory_mb", "skipped_images", *COUNTED)
 LAST = ("contrastive_divergence", *STEADY)
 
 
@@ -61,4 +62,4 @@ def _ordered(names: list[str]) -> list[str]:
 
 
 def _is_dull(name: str, values: Sequence[float]) -> bool:
-    return name == "skipped_images" and not any(value > 0 for value in values)
+    return name in ("skipped_images", *COUNTED) and not any(value > 0 for value in values)

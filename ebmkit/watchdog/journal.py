@@ -14,6 +14,8 @@ from typing import Any
 
 JOURNAL = "watchdog.jsonl"
 SKIP, RESTART, PENALTY, ROLLBACK, STOP = ACTIONS = ("skip", "restart", "penalty", "rollback", "stop")
+COUNTED = {"skipped_updates": SKIP, "restarted_chains": RESTART, "rollbacks": ROLLBACK}
+"""Metrics that count an action. They are nothing to look at while they are 0."""
 TOLD = 5
 """Lines of the same action and cause that a person is told; the others are only counted."""
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ebmkit.distributed.world import World
 from ebmkit.interfaces import Pairs
 from ebmkit.watchdog.guard import Guard
-from ebmkit.watchdog.journal import PENALTY, RESTART, ROLLBACK, SKIP, Journal
+from ebmkit.watchdog.journal import COUNTED, PENALTY, RESTART, ROLLBACK, SKIP, Journal
 from ebmkit.watchdog.options import WatchdogOptions
 from ebmkit.watchdog.symptoms import measure, root_mean_square, wrong
 
@@ -95,12 +95,7 @@ class Watchdog:
     @property
     def actions(self) -> dict[str, float]:
         """How much was done so far, for the metrics."""
-        journal = self.journal
-        return {
-            "skipped_updates": journal.count(SKIP),
-            "restarted_chains": journal.count(RESTART),
-            "rollbacks": self.rollbacks,
-        }
+        return {name: self.journal.count(action) for name, action in COUNTED.items()}
 
     def look(self, step: int, pairs: Pairs | None, metrics: Mapping[str, Tensor], world: World) -> Alarm | None:
         """Read the guard and the last batch, note what was skipped or restarted, and say what is wrong, if anything.
