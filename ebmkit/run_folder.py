@@ -18,6 +18,7 @@ from typing import Any
 
 from ebmkit.errors import BadInput
 from ebmkit.files import is_temporary, sync_folder, write_text, written
+from ebmkit.json_lines import append_line, read_lines
 
 _CHECKPOINT = re.compile(r"step-(\d{9})\Z")
 _UNFINISHED = re.compile(r"\.(old-)?step-\d{9}\Z")
@@ -211,27 +212,11 @@ class RunFolder:
 
     def append_evaluation(self, row: Mapping[str, Any]) -> None:
         """Append a line to evaluations.jsonl; processes that do so at once take turns."""
-        line = json.dumps(row).encode() + b"\n"
-        with self.evaluations.open("ab+") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX)
-            if file.seek(0, os.SEEK_END):
-                file.seek(-1, os.SEEK_END)
-                # Half a line, as a full disk or a power cut leaves it, would spoil this one.
-                line = line if file.read(1) == b"\n" else b"\n" + line
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        sync_folder(self.folder)
+        append_line(self.evaluations, row)
 
     def read_evaluations(self) -> Iterator[dict[str, Any]]:
         """The evaluations, oldest first; a line that is none, such as one that a full disk cut off, is passed over."""
-        if not self.evaluations.is_file():
-            return
-        for line in self.evaluations.read_text(encoding="utf-8", errors="replace").splitlines():
-            with suppress(ValueError, RecursionError):
-                row = json.loads(line)
-                if isinstance(row, dict):
-                    yield row
+        return read_lines(self.evaluations)
 
     def rewind_metrics(self, step: int) -> None:
         """Drop the lines after `step`: those steps are about to be done again."""

@@ -55,7 +55,7 @@ def as_on_a_gpu(device: str, allowed: bool) -> AbstractContextManager[None]:
 def test_training_compiles_at_its_start_only(
     precision: str, shards: str, tmp_path: Path, compilations: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ebmkit.trainer.tf32", as_on_a_gpu)
+    monkeypatch.setattr("ebmkit.learner.tf32", as_on_a_gpu)
     values = {"fast": {"compile": "on", "tf32": "on"}, "train__precision": precision}
     trainer = new_trainer(tmp_path / "run", tiny_recipe(shards, **values))
     at_start = list(compilations)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ebmkit.errors import BadInput
+from ebmkit.json_lines import read_lines
 from ebmkit.recipe import read_toml
 from ebmkit.reporting.curves import Curves
 from ebmkit.run_folder import RunFolder
@@ -67,7 +68,7 @@ def _read(folder: Path, label: str) -> Run:
         raise BadInput(f"{folder}: no run here (no recipe.toml); a run folder is what `ebmkit train` writes")
     table = read_toml(run.recipe)
     curves, last = Curves(), dict[str, float]()
-    for row in json_lines(run.metrics):
+    for row in read_lines(run.metrics):
         last |= curves.add(row)
     return Run(
         label=label,
@@ -79,24 +80,10 @@ def _read(folder: Path, label: str) -> Run:
         written=datetime.fromtimestamp(run.metrics.stat().st_mtime, UTC) if last else None,
         samples=sorted(_samples(run.samples)),
         plots=sorted((path.stem, path) for path in _files(folder / PLOTS) if path.suffix in (".png", ".gif")),
-        evaluations=list(json_lines(run.evaluations)),
+        evaluations=list(read_lines(run.evaluations)),
         events=read_journal(folder),
         model=read_header(run.model),
     )
-
-
-def json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a file's lines; lines that are none, such as half a last one, are passed over."""
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(row, dict):
-                yield row
 
 
 def read_header(path: Path) -> dict[str, str]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from ebmkit.json_lines import append_line, read_lines
 
 JOURNAL = "watchdog.jsonl"
 SKIP, RESTART, PENALTY, ROLLBACK, STOP = ACTIONS = ("skip", "restart", "penalty", "rollback", "stop")
@@ -21,23 +20,15 @@ TOLD = 5
 
 
 def read_journal(folder: Path) -> list[dict[str, Any]]:
-    """The events of a run, oldest first; a line that a full disk or a power cut halved is passed over."""
-    events: list[dict[str, Any]] = []
-    with suppress(FileNotFoundError):
-        for line in (folder / JOURNAL).read_text(encoding="utf-8", errors="replace").splitlines():
-            with suppress(ValueError, RecursionError):
-                event = json.loads(line)
-                if _is_event(event):
-                    events.append(event)
-    return events
+    """The events of a run, oldest first."""
+    return [event for event in read_lines(folder / JOURNAL) if _is_event(event)]
 
 
-def _is_event(value: Any) -> bool:
+def _is_event(value: Mapping[str, Any]) -> bool:
     """Whether this is one of ours: a report reads the run folders of others."""
     numbers = ("step", "count", "to", "learning_rate_factor")
     return (
-        isinstance(value, dict)
-        and value.get("action") in ACTIONS
+        value.get("action") in ACTIONS
         and all(isinstance(value.get(name, 0), int | float) and math.isfinite(value.get(name, 0)) for name in numbers)
         and all(isinstance(value.get(name, ""), str) for name in ("cause", "time", "use"))
     )
@@ -60,14 +51,7 @@ class Journal:
         self.counts += count_events([event])
         if self.writes:
             try:
-                with self.path.open("ab+") as file:
-                    line = json.dumps(event).encode() + b"\n"
-                    if file.seek(0, os.SEEK_END):
-                        file.seek(-1, os.SEEK_END)
-                        line = line if file.read(1) == b"\n" else b"\n" + line
-                    file.write(line)
-                    file.flush()
-                    os.fsync(file.fileno())
+                append_line(self.path, event)
             except OSError as error:
                 self.say(f"warning: watchdog: {self.path} cannot be written: {error.strerror}")
         key = action, cause if action == RESTART else ""

@@ -32,7 +32,7 @@ class WatchdogOptions(BaseOptions):
         description="A chain with a pixel beyond this starts again: data is within 1, and N(0, I) within 6.",
     )
     max_update: float = Field(
-        default=0.1,
+        default=0.05,
         gt=0,
         description="An alarm if the learning rate is more than this times the root mean square of the weights: AdamW "
         "moves each weight by about the learning rate, and one update would undo the others. Usual are 0.001 to 0.02.",

@@ -44,16 +44,12 @@ class Watchdog:
     """One run's watchdog, the same on all ranks."""
 
     def __init__(
-        self,
-        options: WatchdogOptions,
-        guard: Guard,
-        journal: Journal,
-        time_steps: int,
-        bound: float | None,
-        weights: Sequence[Tensor],
+        self, options: WatchdogOptions, guard: Guard, journal: Journal, time_steps: int, bound: float | None
     ) -> None:
         self.options, self.guard, self.journal = options, guard, journal
-        self.time_steps, self.bound, self.weights = time_steps, bound, weights
+        self.time_steps, self.bound = time_steps, bound
+        self.weights: Sequence[Tensor] = ()
+        """The network's, once there is one."""
         self.waiting: dict[str, int] = {}
         """For each symptom, at how many looks in a row it was there."""
         self.looked_at: int | None = None
