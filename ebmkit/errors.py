@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from ebmkit.printable import printable
+
 
 class EbmkitError(Exception):
     """An error whose message a user can act upon; the command line prints it without a traceback."""
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        # It may quote names from files of others.
+        super().__init__(printable(message))
 
 
 class BadInput(EbmkitError):
