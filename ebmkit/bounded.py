@@ -1,4 +1,4 @@
-"""Energies that somebody else declared: built in memory that is in proportion to their file, and used in what there is."""
+"""Energies that others declared: built in memory in proportion to their file, used in what memory there is."""
 
 from __future__ import annotations
 

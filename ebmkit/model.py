@@ -176,7 +176,7 @@ class Model:
             _, height, width = self.image_shape
             raise BadInput(
                 f"{self.path or self.recipe.name}: {batch_size} images of {width}x{height} at a time need more than "
-                f"{needed / GIB:,.0f} GiB of memory, and {self.device} has {there / GIB:,.0f}; take a smaller --batch-size"
+                f"{needed / GIB:,.0f} GiB of memory, {self.device} has {there / GIB:,.0f}; take a smaller --batch-size"
             )
 
     def _compile_for(self, batch_size: int, evaluations: float) -> None:

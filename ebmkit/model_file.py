@@ -1,4 +1,4 @@
-"""Reading a model file, which may come from anyone: its metadata, its recipe and its weights, each held to the others."""
+"""Reading a model file, which may come from anyone: its metadata, recipe and weights, each held to the others."""
 
 from __future__ import annotations
 

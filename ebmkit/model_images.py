@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from glob import has_magic
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,6 +14,8 @@ from ebmkit.errors import BadInput
 from ebmkit.model import Model
 from ebmkit.options import DataOptions
 
+MOST_GLOBS = 2
+"""Parts with * or ? in a path that a model file names."""
 Progress = Callable[[int, int | None], None]
 """Called with (images done, all of them or None)."""
 
@@ -26,17 +31,26 @@ def shards_of(model: Model, data: str | None, resize: bool = False) -> DataOptio
 
     `resize` fits images of other sizes to the model's.
     """
-    from ebmkit.data import expand
-    from ebmkit.data.schemes import is_local
+    from ebmkit.data.patterns import braces
 
-    options = model.recipe.data
+    options, patterns = model.recipe.data, model.recipe.data.patterns
     if data is not None:
         # Nor does a model file say which folder is written to.
         options = options.model_copy(update={"shards": (data,), "make": None, "cache_dir": None})
-    elif not all(is_local(shard) for shard in expand(options.patterns)):
-        # A model file may come from anyone: what it names is neither run as a command nor fetched.
-        raise BadInput("the model was trained on shards from commands or URLs; name the data with --data")
+    elif not all(map(_nearby, (name for pattern in patterns for name in braces(pattern)))):
+        # A model file may come from anyone: what it names is neither run as a command, nor fetched, nor searched for.
+        raise BadInput("the model was trained on shards from commands, URLs or many folders; name the data with --data")
+    # Nor does it say how many processes are started.
+    options = options.model_copy(update={"workers": min(options.workers, os.cpu_count() or 1)})
     return options.model_copy(update={"wrong_size": "resize"}) if resize else options
+
+
+def _nearby(name: str) -> bool:
+    """Whether this names files that are found without a search through all folders of the machine."""
+    from ebmkit.data.schemes import is_local
+
+    parts = Path(name).parts
+    return is_local(name) and "**" not in parts and sum(map(has_magic, parts)) <= MOST_GLOBS
 
 
 def read_images(options: DataOptions, limit: int | None, say: Callable[[str], None]) -> Tensor:

@@ -7,6 +7,7 @@ import time
 from typing import NamedTuple
 
 from ebmkit.errors import DataError
+from ebmkit.printable import one_line, printable
 
 
 class Notice(NamedTuple):
@@ -29,12 +30,13 @@ class Tally:
         """A sample that is skipped."""
         self._skipped += 1
         self._note(
-            f"sample {shard}", f"shard {shard}: sample {key} {reason}; skipped, like any further one of this shard"
+            f"sample {shard}",
+            f"shard {shard}: sample {one_line(key)} {one_line(reason)}; skipped, like any further one of this shard",
         )
 
     def shard(self, shard: str, reason: str) -> None:
         """A shard that is not whole."""
-        self._note(f"shard {shard}", f"shard {shard} {reason}")
+        self._note(f"shard {shard}", f"shard {shard} {one_line(reason, 400)}")
 
     def retry(self, shard: str, text: str) -> None:
         """Another attempt at a remote shard: every one is told."""
@@ -53,8 +55,8 @@ class Tally:
     def _note(self, topic: str, text: str) -> None:
         if topic not in self._topics:
             self._topics.add(topic)
-            self._new.append(Notice(topic, text))
-            self.told.append(text)
+            self._new.append(Notice(topic, printable(text)))
+            self.told.append(printable(text))
 
 
 def nothing_usable(shards: int, told: list[str]) -> DataError:
