@@ -130,7 +130,7 @@ class Model:
         with blamed_on(sampler, "steps"):
             steps = sampler.steps
         world = world or Solo()
-        self._require_memory(min(batch_size, count))
+        self.require_memory(min(batch_size, count))
         self._compile_for(min(batch_size, count), count * recipe.time_steps * steps / world.size)
         batches = [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
         for number in range(0, len(batches), world.size):
@@ -169,7 +169,7 @@ class Model:
             x = sweep(self._fast_energy, sampler, x.to(self.device), self.recipe.time_steps, noise, observe)
         return x.float().cpu()
 
-    def _require_memory(self, batch_size: int) -> None:
+    def require_memory(self, batch_size: int) -> None:
         """Raise `BadInput` for images that this machine cannot hold: it is the file that says how large they are."""
         needed, there = batch_size * self._image_bytes, memory_of(self.device)
         if needed > there:

@@ -12,6 +12,7 @@ MAX_NAME = 4096
 """Characters of a name; regular expressions take long over longer ones."""
 _MAX_EXTENSION = 2**13
 """Bytes of a long name or a pax header. tarfile reads them whole, and needs time in proportion to their square."""
+_CHUNK = 1 << 16
 _MOST_GLOBALS = 1000
 """Entries of global pax headers, which tarfile copies for each member."""
 _EXTENSIONS = (
@@ -40,14 +41,27 @@ def open_tar(stream: Any, mode: str) -> tarfile.TarFile:
     return tarfile.open(fileobj=stream, mode=mode, tarinfo=_Header)  # type: ignore[call-overload, no-any-return]
 
 
-def files_of(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+def files_of(tar: tarfile.TarFile, streamed: bool = False) -> Iterator[tarfile.TarInfo]:
     """Its ordinary files in their order, no links, devices or folders; raises one of `TAR_ERRORS`."""
     while (member := tar.next()) is not None:
         # tarfile would keep them all.
         tar.members = []  # type: ignore[attr-defined]
         if len(tar.pax_headers) > _MOST_GLOBALS:
             raise tarfile.ReadError("endless headers")
+        if member.size < 0:
+            raise tarfile.ReadError(f"a file of {member.size} bytes")
         if member.isreg() and not member.issparse():
-            if member.size < 0:
-                raise tarfile.ReadError(f"a file of {member.size} bytes")
             yield member
+        if streamed:
+            _read_on(tar)
+
+
+def _read_on(tar: tarfile.TarFile) -> None:
+    """Go on in a stream to the next header; raises `ReadError` where it ends before.
+
+    tarfile would go on in vain for as many bytes as a header declares.
+    """
+    stream: Any = tar.fileobj
+    while (left := tar.offset - stream.tell()) > 0:
+        if not stream.read(min(left, _CHUNK)):
+            raise tarfile.ReadError("unexpected end of data")

@@ -88,10 +88,16 @@ def _count_inner(text: str) -> int:
 
 
 def _local(pattern: str, make: str | None) -> list[str]:
-    path = Path(pattern).expanduser()
-    if path.is_file():
+    try:
+        path = Path(pattern).expanduser()
+        is_file, is_dir = path.is_file(), path.is_dir()
+    except (OSError, RuntimeError) as error:
+        # A name that is too long, or of a user that there is not.
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise BadData(f"data.shards: {show(pattern)} cannot be read: {reason}") from error
+    if is_file:
         return [_as_local(str(path))]
-    if path.is_dir():
+    if is_dir:
         raise BadData(f"data.shards: {pattern} is a folder; name its shards, for example {path / '*.tar'}")
     hint = f"; make them with: {make}" if make else ""
     if not has_magic(pattern):

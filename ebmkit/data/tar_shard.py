@@ -92,7 +92,7 @@ def _parts(shard: str, tail: Tail, note: Callable[[Exception], bool]) -> Iterato
     current, count, size = None, 0, 0
     try:
         with open_tar(tail, "r|") as tar:
-            for member in files_of(tar):
+            for member in files_of(tar, streamed=True):
                 name = member.name
                 if len(name) > MAX_NAME or _META.match(name):
                     continue
