@@ -1,4 +1,4 @@
-"""The server of `children.py`: a line of JSON on standard input is a command, a line on standard output how it ended."""
+"""The server of `children.py`: a line of JSON on standard input is a command, one on standard output how it ended."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from typing import Any
 
 import ebmkit_unet.network  # noqa: F401
@@ -76,18 +77,16 @@ def command(order: dict[str, Any], report: int) -> None:
         if order["words"][0] == "load":
             # What `ebmkit.load` does, as a script would.
             try:
-                print(ebmkit.load(order["words"][1], "cpu"))
+                sys.stdout.write(f"{ebmkit.load(order['words'][1], 'cpu')}\n")
                 code = 0
             except ebmkit.EbmkitError as error:
-                print(f"error: {error}")
+                sys.stdout.write(f"error: {error}\n")
                 code = error.exit_code
         else:
             ebmkit.cli.main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    except BaseException:
-        import traceback
-
+    except BaseException:  # noqa: BLE001 - it is what the parent looks for
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -132,7 +131,8 @@ def serve() -> None:
             "rise_mb": round((usage.ru_maxrss * 1024 - int(before)) / 1e6, 1),
             "events": told,
         }
-        print(json.dumps(found), flush=True)
+        sys.stdout.write(json.dumps(found) + "\n")
+        sys.stdout.flush()
 
 
 def _resident() -> int:

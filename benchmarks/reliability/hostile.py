@@ -1,9 +1,9 @@
 """Hostile files, each made for real, and every command that reads it, in a process of its own.
 
-Promised: whatever a model file, a shard, a recipe or a sweep file holds, no code in it runs, nothing is unpickled, no process is
-started, no connection opened and nothing written outside of the folders that the command is for (an audit hook of
-Python watches the process); memory stays within `MOST_MB` above that of an idle process; it ends by itself; and a file that is
-refused is named, on a terminal that stays as it is, by an error for people (exit code 1 or 2, no traceback).
+Promised: whatever a model file, a shard, a recipe or a sweep file holds, no code in it runs, nothing is unpickled, no
+process is started, no connection opened, and nothing written outside of the folders that the command is for (an audit
+hook of Python watches the process); memory stays within `MOST_MB` above that of an idle process; it ends by itself; and a
+file that is refused is named, on a terminal that stays as it is, by an error for people (exit code 1 or 2, no traceback).
 """
 
 from __future__ import annotations
@@ -84,46 +84,55 @@ def cases(good: Path, shards: str, recipe: Path, large: bool) -> list[Case]:
 
 def campaign(count: int, folder: Path, progress: Callable[[str], None]) -> dict[str, Any]:
     """`count` cases (0: all), chosen at random but always the same; figures, and what went wrong under "failures"."""
+    good, shard, recipe = harmless(folder)
+    found = cases(good, str(shard), recipe, large=not 0 < count < 200)
+    if count:
+        found = random.Random(0).sample(found, min(count, len(found)))
+    return run_cases(found, folder, progress)
+
+
+def harmless(folder: Path) -> tuple[Path, Path, Path]:
+    """A model, a shard and a recipe that hurt nobody, written into `folder`."""
     import tomli_w
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "server").mkdir(exist_ok=True)
-    shard, recipe, good = folder / "harmless.tar", folder / "harmless.toml", folder / "harmless.safetensors"
+    good, shard, recipe = (folder / f"harmless.{suffix}" for suffix in ("safetensors", "tar", "toml"))
     shard.write_bytes(around(b""))
     recipe.write_text(tomli_w.dumps(table_of(str(shard))))
     write_model(good, str(shard))
-    chosen = cases(good, str(shard), recipe, large=count == 0 or count > 200)
-    everything = len(chosen)
-    if count:
-        chosen = sorted(random.Random(0).sample(range(everything), min(count, everything)))
-        all_cases = cases(good, str(shard), recipe, large=count > 200)
-        picked = [all_cases[number] for number in chosen]
-    else:
-        picked = chosen
+    return good, shard, recipe
+
+
+def run_cases(chosen: Sequence[Case], folder: Path, progress: Callable[[str], None]) -> dict[str, Any]:
+    """The figures of these cases, with what `harmless` wrote into `folder`."""
+    good, shard, recipe = (folder / f"harmless.{suffix}" for suffix in ("safetensors", "tar", "toml"))
+    server_folder = folder / "server"
+    server_folder.mkdir()
     failures: list[str] = []
     codes: Counter[str] = Counter()
     memory: Counter[str] = Counter()
     seconds: Counter[str] = Counter()
-    written: dict[str, Path] = {}
-    cache = {"EBMKIT_CACHE": str(folder / "server" / "cache"), "TMPDIR": str(folder / "server")}
-    with Server(folder / "server", cache) as server:
-        for number, case in enumerate(picked):
-            path = written.get(case.hostile.name + case.kind) or _write(case, folder, len(written), shard, good)
-            written[case.hostile.name + case.kind] = path
-            work = folder / f"case-{number:04d}"
+    written: dict[tuple[str, str], Path] = {}
+    cache = {"EBMKIT_CACHE": str(server_folder / "cache"), "TMPDIR": str(server_folder)}
+    with Server(server_folder, cache) as server:
+        for number, case in enumerate(chosen):
+            name = (case.kind, case.hostile.name)
+            if name not in written:
+                written[name] = _write(case, folder, len(written), shard)
+            path, work = written[name], folder / f"case-{number:04d}"
             work.mkdir()
             words = [_word(word, path, good, recipe) for word in case.words]
-            ended = server.run(words, work, [path.parent / "run"], MOST_SECONDS)
+            ended = server.run(words, work, [path.parent], MOST_SECONDS)
             label = f"{case.kind} '{case.hostile.name}', ebmkit {' '.join(case.words)}"
             failures += [f"{label}: {problem}" for problem in problems(case, ended, path, work)]
             codes["killed" if ended.code is None else str(ended.code)] += 1
-            memory[case.kind] = max(memory[case.kind], int(ended.rise_mb))
-            seconds[case.kind] = max(seconds[case.kind], int(ended.seconds + 0.5))
+            memory[case.kind] = max(memory[case.kind], round(ended.rise_mb))
+            seconds[case.kind] = max(seconds[case.kind], round(ended.seconds))
             if number % 50 == 49:
-                progress(f"{number + 1} of {len(picked)} cases, {len(failures)} failures")
+                progress(f"{number + 1} of {len(chosen)} cases, {len(failures)} failures")
     return {
-        "cases": len(picked),
-        "files": dict(Counter(name.kind for name in {(c.kind, c.hostile.name): c for c in picked}.values())),
+        "cases": len(chosen),
+        "files": dict(Counter(kind for kind, _ in written)),
         "exit_codes": dict(sorted(codes.items())),
         "peak_mb_above_idle": dict(memory),
         "longest_seconds": dict(seconds),
@@ -131,7 +140,7 @@ def campaign(count: int, folder: Path, progress: Callable[[str], None]) -> dict[
     }
 
 
-def _write(case: Case, folder: Path, number: int, shard: Path, good: Path) -> Path:
+def _write(case: Case, folder: Path, number: int, shard: Path) -> Path:
     """The hostile file, in a folder of its own; a model file also as the model of a run."""
     own = folder / f"hostile-{number:03d}"
     own.mkdir()

@@ -35,7 +35,13 @@ def hostile_recipes(shards: str) -> list[Hostile]:
         Hostile("a table of 400,000 parts", text("[" + "a." * 400_000 + "a]\n")),
         Hostile("tables one in another", text("\n".join("[" + ".".join("a" * n) + "]" for n in range(1, 1300)))),
         Hostile("300,000 multipliers", changed(multipliers, f"channel_multipliers = [{'1,' * 300_000}]")),
-        Hostile("multipliers of text", changed(multipliers, f"channel_multipliers = [{chr(34) + 'x' + chr(34) + ',' + ' '}]".replace(", ", ", " + "'x'," * 150_000))),
+        Hostile(
+            "multipliers of text",
+            changed(
+                multipliers,
+                f"channel_multipliers = [{chr(34) + 'x' + chr(34) + ',' + ' '}]".replace(", ", ", " + "'x'," * 150_000),
+            ),
+        ),
         Hostile("300,000 tables", changed("seed = 3", f"seed = [{'{},' * 300_000}]")),
         Hostile("40,000 regularizers", text(good + "[[regularizers]]\nuse = 1\n" * 40_000)),
         Hostile("80,000 unknown keys", text("".join(f"k{n}=1\n" for n in range(80_000)) + good)),
@@ -48,11 +54,25 @@ def hostile_recipes(shards: str) -> list[Hostile]:
         Hostile("true for a whole number", changed("steps = 2", "steps = true")),
         Hostile("a date for a number", changed("steps = 2", "steps = 2020-01-01")),
         Hostile("keys of escapes", text('"\\u001b[2J\\u001b]0;owned\\u0007\\nerror: all is lost\\u202e" = 1\n' + good)),
-        Hostile("text of escapes", changed('use = "unet"', 'use = "\\u001b[2J\\u001b]0;owned\\u0007' + "x" * 300_000 + '"')),
-        Hostile("shards by braces of 10^12", changed(tomli_w.dumps({"shards": shards}).strip(), 'shards = "x-{0..999999999999}.tar"'), usable=True),
-        Hostile("shards by a product of braces", changed(tomli_w.dumps({"shards": shards}).strip(), 'shards = "' + "{0..999}" * 8 + '"'), usable=True),
-        Hostile("shards by nested braces", changed(tomli_w.dumps({"shards": shards}).strip(), 'shards = "' + "{" * 4000 + "a,b" + "}" * 4000 + '"'), usable=True),
-    ]  # fmt: skip
+        Hostile(
+            "text of escapes", changed('use = "unet"', 'use = "\\u001b[2J\\u001b]0;owned\\u0007' + "x" * 300_000 + '"')
+        ),
+        Hostile(
+            "shards by braces of 10^12",
+            changed(tomli_w.dumps({"shards": shards}).strip(), 'shards = "x-{0..999999999999}.tar"'),
+            usable=True,
+        ),
+        Hostile(
+            "shards by a product of braces",
+            changed(tomli_w.dumps({"shards": shards}).strip(), 'shards = "' + "{0..999}" * 8 + '"'),
+            usable=True,
+        ),
+        Hostile(
+            "shards by nested braces",
+            changed(tomli_w.dumps({"shards": shards}).strip(), 'shards = "' + "{" * 4000 + "a,b" + "}" * 4000 + '"'),
+            usable=True,
+        ),
+    ]
 
 
 def hostile_sweeps(recipe: Path) -> list[Hostile]:

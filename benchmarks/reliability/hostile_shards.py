@@ -130,7 +130,11 @@ def hostile_shards(large: bool = True) -> list[Hostile]:
         Hostile("names with ..", holding(member("../../../../tmp/evil.png", picture(9))), usable=True),
         Hostile("a symbolic link", special(b"2"), usable=True),
         Hostile("a hard link", special(b"1"), usable=True),
-        Hostile("a symbolic link, and a file through it", holding(member("evil", type=b"2", linkname="/tmp") + member("evil/x.png", picture(9))), usable=True),
+        Hostile(
+            "a symbolic link, and a file through it",
+            holding(member("evil", type=b"2", linkname="/tmp") + member("evil/x.png", picture(9))),
+            usable=True,
+        ),
         Hostile("a character device", special(b"3"), usable=True),
         Hostile("a block device", special(b"4"), usable=True),
         Hostile("a named pipe", special(b"6"), usable=True),
@@ -138,55 +142,132 @@ def hostile_shards(large: bool = True) -> list[Hostile]:
         Hostile("names of escapes", holding(member("\x1b[2J\x1b]0;owned\x07evil.png", b"x")), usable=True),
         Hostile("names with new lines", holding(member("evil\nerror: all is lost.png", b"x")), usable=True),
         Hostile("names that are no UTF-8", holding(member(b"\xff\xfe\xc3(.png", b"x" * 5)), usable=True),
-        Hostile("names of 100,000 characters", holding(member("././@LongLink", b"a/" * 50_000 + b"x.png\0", type=b"L") + member("x.png", picture(9)))),
+        Hostile(
+            "names of 100,000 characters",
+            holding(member("././@LongLink", b"a/" * 50_000 + b"x.png\0", type=b"L") + member("x.png", picture(9))),
+        ),
         Hostile("a name of 4 GB declared", holding(long_name)),
         Hostile("pax headers of digits", holding(b"".join(member("pax", b"1" * 8000, type=b"x") for _ in range(50)))),
-        Hostile("a pax header of 1 MB", holding(member("pax", b"20 path=evil/x.png\n" * 50_000, type=b"x") + member("x.png", picture(9)))),
-        Hostile("a pax size of 10^18", holding(member("pax", b"28 size=1000000000000000000\n", type=b"x") + member("x.png", picture(9)))),
-        Hostile("a negative pax size", holding(member("pax", b"11 size=-5\n", type=b"x") + member("x.png", picture(9)))),
-        Hostile("1,000 global headers", holding(b"".join(member("pax", f"{len(str(n)) + 13} evil{n:05d}=1\n".encode(), type=b"g") for n in range(1000)))),
+        Hostile(
+            "a pax header of 1 MB",
+            holding(member("pax", b"20 path=evil/x.png\n" * 50_000, type=b"x") + member("x.png", picture(9))),
+        ),
+        Hostile(
+            "a pax size of 10^18",
+            holding(member("pax", b"28 size=1000000000000000000\n", type=b"x") + member("x.png", picture(9))),
+        ),
+        Hostile(
+            "a negative pax size", holding(member("pax", b"11 size=-5\n", type=b"x") + member("x.png", picture(9)))
+        ),
+        Hostile(
+            "1,000 global headers",
+            holding(
+                b"".join(member("pax", f"{len(str(n)) + 13} evil{n:05d}=1\n".encode(), type=b"g") for n in range(1000))
+            ),
+        ),
         Hostile("a file with holes of 1 TB", holding(_sparse())),
         Hostile("a file of 4 GB declared", holding(member("evil.png", picture(9), size=2**32))),
         Hostile("a file of 2^60 bytes declared", holding(member("evil.png", picture(9), size=2**60))),
-        Hostile("20,000 files of one sample", holding(b"".join(member(f"evil.{n}.png", b"x") for n in range(20_000))), usable=True),
+        Hostile(
+            "20,000 files of one sample",
+            holding(b"".join(member(f"evil.{n}.png", b"x") for n in range(20_000))),
+            usable=True,
+        ),
         Hostile("the same file twice", holding(member("evil.png", picture(9)) * 2), usable=True),
-        Hostile("pickles", holding(b"".join(member(f"evil.{kind}", bomb) for kind in ("pyd", "pickle", "pkl", "pth"))), usable=True),
-        Hostile("an array of objects", holding(member("evil.npy", npy.getvalue()) + member("evil.npz", npy.getvalue())), usable=True),
+        Hostile(
+            "pickles",
+            holding(b"".join(member(f"evil.{kind}", bomb) for kind in ("pyd", "pickle", "pkl", "pth"))),
+            usable=True,
+        ),
+        Hostile(
+            "an array of objects",
+            holding(member("evil.npy", npy.getvalue()) + member("evil.npz", npy.getvalue())),
+            usable=True,
+        ),
         Hostile("a tar file in the tar file", holding(member("evil.tar", around(b""))), usable=True),
-        Hostile("a label of 10^6 digits", holding(member("evil.png", picture(9)) + member("evil.cls", b"9" * 10**6)), usable=True),
-        Hostile("a label of 2^80", holding(member("evil.png", picture(9)) + member("evil.cls", str(2**80).encode())), usable=True),
-        Hostile("labels of garbage", holding(member("evil.png", picture(9)) + member("evil.cls", b"\xff\0{") + member("evil.json", b"[" * 10**6)), usable=True),
+        Hostile(
+            "a label of 10^6 digits",
+            holding(member("evil.png", picture(9)) + member("evil.cls", b"9" * 10**6)),
+            usable=True,
+        ),
+        Hostile(
+            "a label of 2^80",
+            holding(member("evil.png", picture(9)) + member("evil.cls", str(2**80).encode())),
+            usable=True,
+        ),
+        Hostile(
+            "labels of garbage",
+            holding(
+                member("evil.png", picture(9)) + member("evil.cls", b"\xff\0{") + member("evil.json", b"[" * 10**6)
+            ),
+            usable=True,
+        ),
         Hostile("PostScript", image(eps), usable=True),
         Hostile("a PNG 100,000 pixels wide", image(png(100_000, 8, zeros(8 * 100_001))), usable=True),
         Hostile("a PNG of 2^31 x 2^31 pixels", image(png(2**31 - 1, 2**31 - 1, zeros(1000))), usable=True),
         Hostile("a PNG of no pixels", image(png(0, 0, zeros(0))), usable=True),
         Hostile("a PNG of 134 million pixels", image(png(16_384, 8192, zeros(8192 * 16_385)))),
-        Hostile("a PNG of 134 million pixels in colour", image(png(16_384, 8192, zeros(8192 * (3 * 16_384 + 1)), colour=2))),
+        Hostile(
+            "a PNG of 134 million pixels in colour", image(png(16_384, 8192, zeros(8192 * (3 * 16_384 + 1)), colour=2))
+        ),
         Hostile("a PNG that unpacks to 1 GB more", image(png(8, 8, zeros(2**30))), usable=True),
-        Hostile("a PNG with 200 MB of text", image(png(8, 8, zeros(72), chunk(b"zTXt", b"evil\0\0" + zeros(2 * 10**8)))), usable=True),
-        Hostile("a PNG with a colour profile of 200 MB", image(png(8, 8, zeros(72), chunk(b"iCCP", b"evil\0\0" + zeros(2 * 10**8)))), usable=True),
-        Hostile("a BMP of 2^31 pixels", image(encoded(blank, "BMP").replace(struct.pack("<II", 8, 8), struct.pack("<II", 2**31 - 1, 1)), "bmp"), usable=True),
-        Hostile("a GIF of 65,535 pixels", image(encoded(blank, "GIF").replace(b"\x08\0\x08\0", b"\xff\xff\xff\xff"), "gif"), usable=True),
+        Hostile(
+            "a PNG with 200 MB of text",
+            image(png(8, 8, zeros(72), chunk(b"zTXt", b"evil\0\0" + zeros(2 * 10**8)))),
+            usable=True,
+        ),
+        Hostile(
+            "a PNG with a colour profile of 200 MB",
+            image(png(8, 8, zeros(72), chunk(b"iCCP", b"evil\0\0" + zeros(2 * 10**8)))),
+            usable=True,
+        ),
+        Hostile(
+            "a BMP of 2^31 pixels",
+            image(encoded(blank, "BMP").replace(struct.pack("<II", 8, 8), struct.pack("<II", 2**31 - 1, 1)), "bmp"),
+            usable=True,
+        ),
+        Hostile(
+            "a GIF of 65,535 pixels",
+            image(encoded(blank, "GIF").replace(b"\x08\0\x08\0", b"\xff\xff\xff\xff"), "gif"),
+            usable=True,
+        ),
         Hostile("a PGM of 10^9 pixels", image(b"P5 1000000000 1000000000 255\n" + bytes(100), "pgm"), usable=True),
         Hostile("half a JPEG", image(encoded(Image.new("L", (8, 8)), "JPEG")[:150], "jpg"), usable=True),
-        Hostile("xz with 1.5 GB of memory", lambda path: path.write_bytes(lzma.compress(around(b""), filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1536 * 2**20, "preset": 0}]))),
+        Hostile(
+            "xz with 1.5 GB of memory",
+            lambda path: path.write_bytes(
+                lzma.compress(around(b""), filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1536 * 2**20, "preset": 0}])
+            ),
+        ),
         Hostile("gzip that ends early", raw(gzip.compress(around(b""))[:-20])),
         Hostile("gzip in gzip", raw(gzip.compress(gzip.compress(around(b""))))),
-    ]  # fmt: skip
+    ]
     if large:
         wide = io.BytesIO()
         Image.new("RGB", (16_383, 8191)).save(wide, "JPEG")
         found += [
             Hostile("a JPEG of 134 million pixels", image(wide.getvalue(), "jpg")),
-            Hostile("a WebP of 134 million pixels", image(encoded(Image.new("RGB", (16_383, 8191)), "WEBP", method=0, lossless=True), "webp")),
-            Hostile("a TIFF of 134 million pixels", image(encoded(Image.new("I;16", (16_384, 8192)), "TIFF", compression="tiff_adobe_deflate"), "tiff")),
+            Hostile(
+                "a WebP of 134 million pixels",
+                image(encoded(Image.new("RGB", (16_383, 8191)), "WEBP", method=0, lossless=True), "webp"),
+            ),
+            Hostile(
+                "a TIFF of 134 million pixels",
+                image(encoded(Image.new("I;16", (16_384, 8192)), "TIFF", compression="tiff_adobe_deflate"), "tiff"),
+            ),
             Hostile("gzip of 2 GB of zeros", lambda path: packed_zeros(path, images(range(4)), 2**31)),
-            Hostile("gzip of a file of 2 GB", lambda path: packed_zeros(path, images(range(4)) + member("evil.png", size=2**31), 2**31)),
+            Hostile(
+                "gzip of a file of 2 GB",
+                lambda path: packed_zeros(path, images(range(4)) + member("evil.png", size=2**31), 2**31),
+            ),
             Hostile("gzip of 8 files of 250 MB", _many_files),
             Hostile("gzip of a name of 2 GB", lambda path: packed_zeros(path, images(range(4)) + long_name, 2**31)),
-            Hostile("bzip2 of a file of 1 GB", lambda path: packed_zeros(path, images(range(4)) + member("evil.png", size=2**30), 2**30, bz2.open)),
+            Hostile(
+                "bzip2 of a file of 1 GB",
+                lambda path: packed_zeros(path, images(range(4)) + member("evil.png", size=2**30), 2**30, bz2.open),
+            ),
             Hostile("gzip of endless holes", _endless_holes),
-        ]  # fmt: skip
+        ]
     return found
 
 

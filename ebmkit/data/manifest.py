@@ -53,7 +53,9 @@ class Manifest:
 
     def to_json(self) -> str:
         """The text of `manifest.json`."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        # Names of files may hold bytes that are no UTF-8; JSON has escapes for what Python makes of them.
+        return text.encode(errors="backslashreplace").decode()
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
