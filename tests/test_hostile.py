@@ -39,9 +39,9 @@ def told(text: str) -> None:
 
 
 def test_a_sample_of_the_campaign_of_hostile_files(module: Any, tmp_path: Path) -> None:
-    found = module("hostile").campaign(20, tmp_path, told)
+    found = module("hostile").campaign(15, tmp_path, told)
     assert found["failures"] == []
-    assert found["cases"] == 20
+    assert found["cases"] == 15
 
 
 def test_a_command_in_a_model_file_never_runs_whichever_command_reads_it(module: Any, tmp_path: Path) -> None:
@@ -53,29 +53,22 @@ def test_a_command_in_a_model_file_never_runs_whichever_command_reads_it(module:
         if case.hostile.name == "shards by a command" and case.words[0] not in ("report", "push", "export")
     ]
     assert len(chosen) == len(hostile.MODEL_COMMANDS) - 3
-    found = hostile.run_cases(chosen, tmp_path, told)
-    assert found["failures"] == []
-    assert found["exit_codes"] == {"0": 5, "2": 7}, "drawing needs no data, and all else asks for --data"
-    assert not list(tmp_path.rglob("exploded"))
-
-
-def test_the_watcher_sees_what_it_watches_for(module: Any, tmp_path: Path) -> None:
-    """A command on the command line is the user's own: it runs, and the audit hook tells."""
-    hostile: ModuleType = module("hostile")
-    good, shard, recipe = hostile.harmless(tmp_path)
+    # A command on the command line is the user's own: it runs, and the audit hook tells.
     words = ("evaluate", str(good), "--count", "4", "--data", f"pipe:touch exploded && cat {shard}")
     case = hostile.Case("model", hostile.Hostile("own", lambda path: path.write_bytes(good.read_bytes()), True), words)
-    found = hostile.run_cases([case], tmp_path, told)
+    found = hostile.run_cases([*chosen, case], tmp_path, told)
+    assert found["exit_codes"] == {"0": 6, "2": 7}, "drawing needs no data, and all else asks for --data"
+    assert all("model 'own'" in failure for failure in found["failures"])
     assert any("subprocess.Popen" in failure for failure in found["failures"])
     assert any("was run" in failure for failure in found["failures"])
 
 
 def test_a_sample_of_the_fuzzing(module: Any, tmp_path: Path) -> None:
-    found = module("fuzz").campaign(1500, tmp_path, told)
+    found = module("fuzz").campaign(1000, tmp_path, told)
     assert found["failures"] == []
-    assert found["inputs"] == 1500
+    assert found["inputs"] == 1000
     assert found["used"] > 100
-    assert found["refused"] > 500
+    assert found["refused"] > 300
 
 
 def calls(tree: ast.AST) -> list[tuple[str, ast.Call]]:
@@ -175,7 +168,7 @@ def test_a_file_name_that_is_no_text_is_in_the_manifest(module: Any, tmp_path: P
     shards: ModuleType = module("hostile_shards")
     path = tmp_path / "x.tar"
     path.write_bytes(shards.around(shards.member(b"\xff\xfe.png", b"broken")))
-    result = run_cli("make-shards", path, tmp_path / "out", "--size", "8", "--workers", "0")
+    result = run_cli("make-shards", path, tmp_path / "out", "--size", "8", "--workers", "1")
     assert result.code == 0, result.err
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["count"] == 8

@@ -1,19 +1,20 @@
-"""Inputs made by chance, most of them by changing good ones: recipes, TOML, `--set`, sweeps, shards, images, models, states.
+"""Inputs made by chance, most of them good ones that were changed: recipes, `--set`, sweeps, shards, images, models.
 
-Promised: each is used or refused by an error for people, within `MOST_SECONDS`; never by another exception. No process starts,
-nothing is unpickled, no file is written, and memory does not grow. Each part runs in a process of its own, so that a crash of
-a decoder is seen, too; the input that it died of is kept in the folder.
+Promised: each is used or refused by an error for people, within `MOST_SECONDS`; never by another exception. No process
+starts, nothing is unpickled, no file is written, and memory does not grow. Each part runs in a process of its own, so
+that a crash of a decoder is seen, too; the input that it died of is kept in the folder.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,29 +43,52 @@ def campaign(count: int, folder: Path, progress: Callable[[str], None]) -> dict[
     folder.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Any] = {"inputs": 0, "used": 0, "refused": 0, "parts": {}}
     failures: list[str] = []
-    for part, share in SHARES.items():
-        inputs = max(1, round(count * share))
+    plan = {part: max(1, round(count * share)) for part, share in SHARES.items()}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "EBMKIT_CACHE": str(folder / "cache")}
+    command = [sys.executable, __file__, str(folder), json.dumps(plan)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            found = json.loads(line)
+            part = found.pop("part")
+            failures += [f"{part}: {text}" for text in found.pop("failures")]
+            figures["parts"][part] = found
+            for key in ("inputs", "used", "refused"):
+                figures[key] += found.get(key, 0)
+            progress(f"{part}: {json.dumps(found)}")
+    missing = [part for part in plan if part not in figures["parts"]]
+    failures += [f"{part}: was not run" for part in missing]
+    return {**figures, "failures": failures}
+
+
+def run_parts(folder: Path, plan: Mapping[str, int]) -> Iterator[dict[str, Any]]:
+    """Each part in a fork of this process, which has imported everything."""
+    import fuzz_targets  # noqa: F401
+
+    for part, count in plan.items():
         own = folder / part
         own.mkdir(exist_ok=True)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(own), "EBMKIT_CACHE": str(own / "cache")}
-        done = subprocess.run(
-            [sys.executable, __file__, part, str(inputs), str(own)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120 + inputs * MOST_SECONDS,
-            check=False,
-        )
-        if done.returncode:
-            failures.append(f"{part}: the process ended with {done.returncode}: {done.stderr[-1500:]}")
-            continue
-        found = json.loads(done.stdout.splitlines()[-1])
-        failures += [f"{part}: {text}" for text in found.pop("failures")]
-        figures["parts"][part] = found
-        for key in ("inputs", "used", "refused"):
-            figures[key] += found[key]
-        progress(f"{part}: {found['inputs']:,} inputs, {found['refused']:,} refused, {found['seconds']:.0f} s")
-    return {**figures, "failures": failures}
+        result = own / "result.json"
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                result.write_text(json.dumps(run_part(part, count, own)), encoding="utf-8")
+                code = 0
+            finally:
+                os._exit(code)
+        until = time.monotonic() + 120 + count * MOST_SECONDS / 10
+        while not (ended := os.waitpid(pid, os.WNOHANG))[0] and time.monotonic() < until:
+            time.sleep(0.01)
+        if not ended[0]:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            yield {"part": part, "failures": ["was not at its end in time; its input is in its folder"]}
+        elif ended[1]:
+            code = os.waitstatus_to_exitcode(ended[1])
+            yield {"part": part, "failures": [f"the process ended with {code}; its input is in its folder"]}
+        else:
+            yield {"part": part, **json.loads(result.read_text(encoding="utf-8"))}
 
 
 def run_part(part: str, count: int, folder: Path) -> dict[str, Any]:
@@ -152,4 +176,6 @@ def _place(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(run_part(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))) + "\n")
+    for done in run_parts(Path(sys.argv[1]), json.loads(sys.argv[2])):
+        sys.stdout.write(json.dumps(done) + "\n")
+        sys.stdout.flush()

@@ -1,9 +1,9 @@
 """Hostile files, each made for real, and every command that reads it, in a process of its own.
 
 Promised: whatever a model file, a shard, a recipe or a sweep file holds, no code in it runs, nothing is unpickled, no
-process is started, no connection opened, and nothing written outside of the folders that the command is for (an audit
-hook of Python watches the process); memory stays within `MOST_MB` above that of an idle process; it ends by itself; and a
-file that is refused is named, on a terminal that stays as it is, by an error for people (exit code 1 or 2, no traceback).
+process is started, no connection opened, and nothing written outside of the folders that the command is for: an audit
+hook of Python watches the process. Memory stays within `MOST_MB` above that of an idle process, and it ends by itself. A
+file that is refused is named, on a terminal that stays as it is, by an error for people: exit code 1 or 2, no traceback.
 """
 
 from __future__ import annotations

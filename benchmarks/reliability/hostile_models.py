@@ -115,7 +115,7 @@ def hostile_models(good: Path) -> list[Hostile]:
     recipe_text = metadata["recipe"]
     finite = weights[first].clone()
     broken = {"nan": math.nan, "infinite": math.inf}
-    found = [
+    return [
         Hostile("empty", raw(b"")),
         Hostile("seven bytes", raw(data[:7])),
         Hostile("half", raw(data[: len(data) // 2])),
@@ -237,7 +237,6 @@ def hostile_models(good: Path) -> list[Hostile]:
             usable=True,
         ),
     ]
-    return found
 
 
 def _many_entries(header: Mapping[str, Any]) -> str:
