@@ -30,12 +30,12 @@ _SIZED |= {Tensor.new_empty: 1, Tensor.new_zeros: 1, Tensor.new_ones: 1, Tensor.
 
 
 @contextmanager
-def bounded_building(file: Path, parameters: int, size: int) -> Iterator[None]:
-    """Within, networks may be little larger than `file` is, with its `parameters` (tensors) of `size` bytes in all.
+def bounded_building(parameters: int, size: int) -> Iterator[None]:
+    """Within, networks may be little larger than a file of so many `parameters` (tensors), `size` bytes in all.
 
     Raises `BadInput` for one that would be, before it takes the memory.
     """
-    message = f"{file}: its recipe declares a far larger network than the one whose weights it holds"
+    message = "its recipe declares a far larger network than the one whose weights it holds"
     left, thread = TIMES * parameters + SPARE_PARAMETERS, threading.get_ident()
 
     def count(module: nn.Module, name: str, parameter: Any) -> None:

@@ -53,9 +53,7 @@ def read_model_file(path: Path) -> ModelFile:
             recipe = _recipe_of(path, metadata)
             names = list(file.keys())
             size = path.stat().st_size
-            context = recipe.context()
-            with bounded_building(path, len(names), size):
-                energy = build_energy(recipe, context, build_regularizers(recipe, context))
+            energy = _energy_of(path, recipe, len(names), size)
             slices = {name: file.get_slice(name) for name in names}
             shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
             _check_shapes(path, energy, shapes)
@@ -129,6 +127,15 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(table) < len(pairs):
         raise ValueError("a key is there twice")
     return table
+
+
+def _energy_of(path: Path, recipe: Recipe, parameters: int, size: int) -> EnergyModel:
+    context = recipe.context()
+    try:
+        with bounded_building(parameters, size):
+            return build_energy(recipe, context, build_regularizers(recipe, context))
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from error
 
 
 def _check_shapes(path: Path, energy: EnergyModel, shapes: Mapping[str, tuple[int, ...]]) -> None:

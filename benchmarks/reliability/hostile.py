@@ -2,8 +2,8 @@
 
 Promised: whatever a model file, a shard, a recipe or a sweep file holds, no code in it runs, nothing is unpickled, no
 process is started, no connection opened, and nothing written outside of the folders that the command is for: an audit
-hook of Python watches the process. Memory stays within `MOST_MB` above that of an idle process, and it ends by itself. A
-file that is refused is named, on a terminal that stays as it is, by an error for people: exit code 1 or 2, no traceback.
+hook of Python watches the process. Memory stays in `MOST_MB` above that of an idle process, it ends by itself. A
+file that is refused is named, on a terminal that stays as it is, by an error for people (exit code 1 or 2).
 """
 
 from __future__ import annotations
