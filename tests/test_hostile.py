@@ -200,3 +200,59 @@ def test_images_that_no_machine_holds_are_refused_before_they_are_drawn(module: 
     large.make(tmp_path / "large.safetensors")
     with pytest.raises(BadInput, match=r"large\.safetensors: 64 images of 16384x16384 at a time need more than"):
         ebmkit.load(tmp_path / "large.safetensors", "cpu").sample(64)
+
+
+def test_a_run_folder_whose_recipe_declares_another_network_is_refused(module: Any, tmp_path: Path) -> None:
+    import tomli_w
+
+    from ebmkit.state_file import save_state
+
+    models: ModuleType = module("hostile_models")
+    run = tmp_path / "run"
+    checkpoint = run / "checkpoints" / "step-000000001"
+    checkpoint.mkdir(parents=True)
+    table = models.table_of("x.tar")
+    table["energy"] |= {"channels": 4096, "channel_multipliers": [64, 64]}
+    (run / "recipe.toml").write_text(tomli_w.dumps(table))
+    for state, message in [
+        ({"ema": {}, "images_seen": 1}, "a far larger network"),
+        ({"ema": 3}, "no weights of a run"),
+    ]:
+        save_state(checkpoint / "state.safetensors", {"step": 1, **state})
+        result = run_cli("export", run, "--out", tmp_path / "out.safetensors")
+        assert result.code == 2
+        assert str(run) in result.err
+        assert message in result.err
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", '{"evil": 1}', "\ud800"])
+def test_records_of_a_sweep_that_are_none_are_refused(text: str, tmp_path: Path) -> None:
+    from ebmkit.sweeps.folder import SweepFolder
+
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "x.json").write_bytes(text.encode(errors="surrogatepass"))
+    with pytest.raises(BadInput, match=r"x\.json"):
+        SweepFolder(tmp_path).read("x")
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"format": "ebmkit-shards-1"}', '{"format": "ebmkit-shards-1", "image_size": [1]}']
+)
+def test_a_manifest_that_is_none_is_passed_over(text: str, module: Any, tmp_path: Path) -> None:
+    from ebmkit.data.manifest import known_counts
+
+    (tmp_path / "manifest.json").write_text(text)
+    assert known_counts([str(tmp_path / "x.tar")]) == {}
+
+
+def test_braces_are_counted_before_they_are_expanded() -> None:
+    from ebmkit.data.patterns import braces
+    from ebmkit.errors import BadData
+
+    assert braces("{a,b}-{0..2}") == ["a-0", "a-1", "a-2", "b-0", "b-1", "b-2"]
+    assert len(braces("{{a..c},x{00..10..5}}")) == 6
+    for pattern in ("{0..999999999999}", "{0..999}" * 8, "{a,{0..9999}}" * 3):
+        with pytest.raises(BadData, match="more than 1,000,000 shards"):
+            braces(pattern)
+    with pytest.raises(BadData, match="unbalanced"):
+        braces("{" * 2000 + "a,b" + "}" * 2000)
