@@ -29,7 +29,7 @@ _UNREADABLE = (
 def open_picture(data: bytes) -> Image.Image:
     """Read the header only; `CorruptImage` where there is no picture, or one of an absurd size."""
     try:
-        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+        with warnings.catch_warnings(action="ignore"):
             picture = Image.open(io.BytesIO(data), formats=FORMATS)
     except _UNREADABLE as error:
         raise CorruptImage(_reason(error)) from error
@@ -40,7 +40,8 @@ def open_picture(data: bytes) -> Image.Image:
 def to_8_bit(picture: Image.Image, channels: int) -> Image.Image:
     """Decode and convert to mode L or RGB; alpha is dropped, 16 bits become 8, of an animation the first frame."""
     try:
-        picture.load()
+        with warnings.catch_warnings(action="ignore"):
+            picture.load()
         # Alpha is dropped, also that of palettes, about which Pillow would warn.
         picture.info.pop("transparency", None)
         if picture.mode.startswith("I"):
