@@ -124,7 +124,9 @@ def run_cases(chosen: Sequence[Case], folder: Path, progress: Callable[[str], No
             words = [_word(word, path, good, recipe) for word in case.words]
             ended = server.run(words, work, [path.parent], MOST_SECONDS)
             label = f"{case.kind} '{case.hostile.name}', ebmkit {' '.join(case.words)}"
-            failures += [f"{label}: {problem}" for problem in problems(case, ended, path, work)]
+            for problem in problems(case, ended, path, work):
+                failures.append(f"{label}: {problem}")
+                progress(failures[-1])
             codes["killed" if ended.code is None else str(ended.code)] += 1
             memory[case.kind] = max(memory[case.kind], round(ended.rise_mb))
             seconds[case.kind] = max(seconds[case.kind], round(ended.seconds))
