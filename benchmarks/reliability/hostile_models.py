@@ -133,6 +133,7 @@ def hostile_models(good: Path) -> list[Hostile]:
         Hostile(
             "header with a weight twice",
             with_header(json.dumps(header)[:-1] + f', "{first}": ' + json.dumps(header[first]) + "}"),
+            usable=True,
         ),
         Hostile(
             "header with bytes that are no UTF-8",

@@ -87,7 +87,7 @@ def chunks_of(shard_set: ShardSet, workers: int, warn: Warn) -> Iterator[Chunk]:
             raise chunk.failure
         yield chunk
     if done == 0:
-        raise nothing_usable(len(shard_set.shards), list(told.values()))
+        raise nothing_usable(shard_set.shards, list(told.values()))
 
 
 class Decoded(NamedTuple):

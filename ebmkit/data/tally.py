@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ebmkit.errors import DataError
@@ -59,8 +60,11 @@ class Tally:
             self.told.append(printable(text))
 
 
-def nothing_usable(shards: int, told: list[str]) -> DataError:
+def nothing_usable(shards: Sequence[str], told: list[str]) -> DataError:
     """The error for a set of which no sample at all could be used; `told` are the notices so far."""
-    lines = [f"no usable image in {shards} shard{'s' if shards != 1 else ''}"]
-    lines += [f"  {text}" for text in told[:5]] or ["  the shards are whole, but hold no samples"]
+    lines = [f"no usable image in {len(shards)} shard{'s' if len(shards) != 1 else ''}"]
+    lines += [f"  {text}" for text in told[:5]]
+    if not told:
+        more = ", ..." if len(shards) > 3 else ""
+        lines.append(f"  the shards are whole, but hold no samples: {', '.join(shards[:3])}{more}")
     return DataError("\n".join(lines))

@@ -64,4 +64,4 @@ def all_parts(options: DataOptions, say: Say, done: Done = unheard) -> Iterator[
         yield shard_set.shards[number], first, chunk.images
         done(sum(seen.values()), shard_set.total)
     if not seen:
-        raise nothing_usable(len(shard_set.shards), list(told.values()))
+        raise nothing_usable(shard_set.shards, list(told.values()))
