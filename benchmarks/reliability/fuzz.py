@@ -72,6 +72,8 @@ def run_parts(folder: Path, plan: Mapping[str, int]) -> Iterator[dict[str, Any]]
         pid = os.fork()
         if pid == 0:
             code = 1
+            # libtiff tells of each fault there.
+            os.dup2(os.open(own / "stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), 2)
             try:
                 result.write_text(json.dumps(run_part(part, count, own)), encoding="utf-8")
                 code = 0
