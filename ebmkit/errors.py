@@ -16,9 +16,9 @@ class EbmkitError(Exception):
 
     exit_code = 1
 
-    def __init__(self, message: str = "") -> None:
+    def __str__(self) -> str:
         # It may quote names from files of others.
-        super().__init__(printable(message))
+        return printable(super().__str__())
 
 
 class BadInput(EbmkitError):
