@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ebmkit.printable import printable
 
-MOST_SHOWN = 50
+_MOST_SHOWN = 50
 """Problems of a recipe that its message lists; `problems` has all."""
 
 
@@ -40,13 +40,13 @@ class RecipeError(BadInput):
     def __init__(self, source: str, problems: Iterable[Problem]) -> None:
         self.source = source
         self.problems = tuple(problems)
-        count, shown = len(self.problems), self.problems[:MOST_SHOWN]
+        count, shown = len(self.problems), self.problems[:_MOST_SHOWN]
         width = max((len(p.path) for p in shown), default=0)
         lines = [f"{source}: {count} problem{'s' if count != 1 else ''}"]
         # A message of several lines stands in a column of its own.
         inner = "\n" + " " * (width + 4)
         lines += [f"  {p.path:<{width}}  {p.message.replace(chr(10), inner)}" for p in shown]
-        lines += [f"  ... and {count - MOST_SHOWN:,} more"] if count > MOST_SHOWN else []
+        lines += [f"  ... and {count - _MOST_SHOWN:,} more"] if count > _MOST_SHOWN else []
         super().__init__("\n".join(lines))
 
 
