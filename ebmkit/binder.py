@@ -44,6 +44,7 @@ _BOUND = {
     "missing": "is required",
     "value_error": "{error}",
 }
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,60}\Z")
 _WITHOUT_VALUE = ("missing", "value_error")
 
@@ -133,6 +134,8 @@ class Binder:
         for key in bound:
             if _exceeds_64_bits(getattr(result, key)):
                 self.complain(f"{path}.{key}", f"must fit into 64 bits, as in TOML, not {show(bound[key])}")
+            elif _has_surrogates(getattr(result, key)):
+                self.complain(f"{path}.{key}", f"must be text that UTF-8 can hold, not {show(bound[key])}")
         return result if len(self.problems) == before else None
 
     def component(self, kind: str, value: object, path: str) -> tuple[type, Any] | None:
@@ -271,6 +274,14 @@ def _exceeds_64_bits(value: object) -> bool:
     if isinstance(value, tuple | Mapping):
         return any(map(_exceeds_64_bits, value.values() if isinstance(value, Mapping) else value))
     return isinstance(value, int) and not -(2**63) <= value < 2**63
+
+
+def _has_surrogates(value: object) -> bool:
+    """Bytes of the command line that are no UTF-8 become such characters, and no file could take them."""
+    if isinstance(value, tuple | Mapping):
+        items = [*value, *value.values()] if isinstance(value, Mapping) else value
+        return any(map(_has_surrogates, items))
+    return isinstance(value, str) and _SURROGATE.search(value) is not None
 
 
 def _no_literal(value: object, annotation: Any) -> bool:

@@ -6,14 +6,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ebmkit.printable import printable
 from ebmkit.watchdog.journal import COUNTED
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
     from rich.progress import Progress
     from rich.table import Table
+    from rich.text import Text
 
     from ebmkit.distributed.logs import RankLog
     from ebmkit.view import View
@@ -40,10 +42,14 @@ PLAIN_SECONDS = 5.0
 
 
 def console(stderr: bool = False) -> Console:
-    """A rich console that is plain where the output is no terminal."""
+    """A rich console that is plain where the output is no terminal, and never prints control characters."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+    class Harmless(Console):
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(printable(text), **options)
+
+    return Harmless(stderr=stderr, highlight=False, soft_wrap=True)
 
 
 def print_table(target: Console, table: Table) -> None:

@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from ebmkit.printable import printable
+
+_MOST_SHOWN = 50
+"""Problems of a recipe that its message lists; `problems` has all."""
+
 
 class EbmkitError(Exception):
     """An error whose message a user can act upon; the command line prints it without a traceback."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        # It may quote names from files of others.
+        return printable(super().__str__())
 
 
 class BadInput(EbmkitError):
@@ -31,12 +40,13 @@ class RecipeError(BadInput):
     def __init__(self, source: str, problems: Iterable[Problem]) -> None:
         self.source = source
         self.problems = tuple(problems)
-        count = len(self.problems)
-        width = max((len(p.path) for p in self.problems), default=0)
+        count, shown = len(self.problems), self.problems[:_MOST_SHOWN]
+        width = max((len(p.path) for p in shown), default=0)
         lines = [f"{source}: {count} problem{'s' if count != 1 else ''}"]
         # A message of several lines stands in a column of its own.
         inner = "\n" + " " * (width + 4)
-        lines += [f"  {p.path:<{width}}  {p.message.replace(chr(10), inner)}" for p in self.problems]
+        lines += [f"  {p.path:<{width}}  {p.message.replace(chr(10), inner)}" for p in shown]
+        lines += [f"  ... and {count - _MOST_SHOWN:,} more"] if count > _MOST_SHOWN else []
         super().__init__("\n".join(lines))
 
 

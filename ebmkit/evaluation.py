@@ -133,7 +133,7 @@ def _keep(model: Model, found: Mapping[str, float], results: Mapping[str, Any], 
     run = RunFolder(model.path.parent)
     if model.path.name != run.model.name or not run.recipe.is_file():
         return
-    step = int(steps) if (steps := model.metadata.get("steps", "")).isdecimal() else 0
+    step = int(steps) if (steps := model.metadata.get("steps", "")).isdecimal() and len(steps) < 20 else 0
     others = {name: value for name, value in results.items() if name not in found}
     row = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "step": step, "metrics": dict(found), **others}
     try:

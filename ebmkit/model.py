@@ -10,22 +10,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ebmkit import __version__
 from ebmkit import recipe as recipes
 from ebmkit.blame import blamed_on
+from ebmkit.bounded import GIB, image_bytes, memory_of
 from ebmkit.device import choose_device
 from ebmkit.distributed.world import Solo, World
 from ebmkit.energy_model import EnergyModel
-from ebmkit.errors import BadInput, PluginMissing, RecipeError
+from ebmkit.errors import BadInput
 from ebmkit.fast.energy import FastEnergy, Say
 from ebmkit.fast.parts import choose
 from ebmkit.fast.preparing import forward_flops, prepare
 from ebmkit.interfaces import PLUGIN_API, NoiseSource, Sampler, Schedule
+from ebmkit.model_file import FORMAT, FORMAT_VERSION, read_model_file
 from ebmkit.noise import PerImageNoise
-from ebmkit.pipeline import build_energy, build_part, build_regularizers, cross_check, frozen, problems_of
+from ebmkit.pipeline import build_part, frozen, problems_of
 from ebmkit.precision import autocast, tf32
 from ebmkit.recipe import Recipe
 from ebmkit.registry import default_registry
@@ -34,8 +35,6 @@ from ebmkit.sharing import MODEL
 from ebmkit.sharing.hub import fetch_model, find_place
 from ebmkit.state_file import write_tensors
 
-FORMAT = "ebmkit-model"
-FORMAT_VERSION = 1
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
 """Called with (gradient evaluations done, all of them)."""
@@ -55,6 +54,7 @@ class Model:
         say: Say = lambda message: None,
     ) -> None:
         self.energy = energy.eval().requires_grad_(False)
+        self._image_bytes = image_bytes(energy, recipe.data.shape)
         self.fast, self.say = fast or recipe.train.fast, say
         parts = choose(self.fast, recipe.train.precision if fast is None else "auto", recipe.fast, device)
         self.parts = prepare(self.energy, parts, device, say)
@@ -129,6 +129,7 @@ class Model:
         with blamed_on(sampler, "steps"):
             steps = sampler.steps
         world = world or Solo()
+        self.require_memory(min(batch_size, count))
         self._compile_for(min(batch_size, count), count * recipe.time_steps * steps / world.size)
         batches = [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
         for number in range(0, len(batches), world.size):
@@ -166,6 +167,16 @@ class Model:
         with frozen(self.energy), autocast(self.device, self.parts.precision), tf32(self.device, self.parts.tf32):
             x = sweep(self._fast_energy, sampler, x.to(self.device), self.recipe.time_steps, noise, observe)
         return x.float().cpu()
+
+    def require_memory(self, batch_size: int) -> None:
+        """Raise `BadInput` for images that this machine cannot hold: it is the file that says how large they are."""
+        needed, there = batch_size * self._image_bytes, memory_of(self.device)
+        if needed > there:
+            _, height, width = self.image_shape
+            raise BadInput(
+                f"{self.path or self.recipe.name}: {batch_size} images of {width}x{height} at a time need more than "
+                f"{needed / GIB:,.0f} GiB of memory, {self.device} has {there / GIB:,.0f}; take a smaller --batch-size"
+            )
 
     def _compile_for(self, batch_size: int, evaluations: float) -> None:
         """Compile for batches of this size, if so many gradients of an image are worth it."""
@@ -228,7 +239,7 @@ def load_model(
 ) -> Model:
     """The model of a file that `save_model` wrote, or of a folder or `hf://owner/name[@revision]` that holds one.
 
-    No pickle is read and nothing in the file is run.
+    No pickle is read, nothing in the file is run, and loading takes memory in proportion to its size.
     `fast` is "auto", "max" or "off", by default what the recipe's `train.fast` was; what falls back is told to `say`.
     Raises `BadInput` for a file that is missing, truncated or not ours, `PluginMissing` for a plugin that it needs.
     """
@@ -236,59 +247,7 @@ def load_model(
     path = fetch_model(place) if place is not None else Path(path)
     if path.is_dir():
         path /= MODEL
-    metadata, weights = _read(path)
-    recipe = _recipe_of(path, metadata)
-    device = choose_device(device)
-    context = recipe.context()
-    energy = build_energy(recipe, context, build_regularizers(recipe, context))
-    try:
-        energy.load_state_dict(weights)
-    except RuntimeError as error:
-        raise BadInput(f"{path}: its weights do not fit its recipe: {error}") from error
+    device, read = choose_device(device), read_model_file(path)
     # What lies in the hub's cache is no run of ours.
-    return Model(energy.to(device), recipe, device, metadata, None if place is not None else path, fast, say)
-
-
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    if not path.is_file():
-        raise BadInput(f"{path}: no such model file")
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise BadInput(f"{path}: a safetensors file, but not one that ebmkit exported")
-            if metadata.get("format_version") != str(FORMAT_VERSION):
-                version = metadata.get("format_version")
-                raise BadInput(f"{path}: model format {version}; this ebmkit reads {FORMAT_VERSION}: upgrade ebmkit")
-            return metadata, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dictionary
-    except (SafetensorError, OSError) as error:
-        raise BadInput(f"{path}: not a complete safetensors file ({error})") from error
-
-
-def _recipe_of(path: Path, metadata: Mapping[str, str]) -> Recipe:
-    try:
-        table = json.loads(metadata["recipe"])
-        plugins = json.loads(metadata["plugins"])
-        if not isinstance(table, dict) or not isinstance(plugins, dict):
-            raise TypeError("not tables")
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise BadInput(f"{path}: its metadata is damaged ({type(error).__name__}: {error})") from error
-    for part, source in plugins.items():
-        kind, _, name = str(part).partition(".")
-        try:
-            default_registry().find(kind, name)
-        except PluginMissing as error:
-            raise PluginMissing(
-                f"{path}: needs {kind} '{name}' from {source}, which cannot be used here: {error}"
-            ) from error
-    if metadata.get("plugin_api") != str(PLUGIN_API):
-        raise BadInput(
-            f"{path}: made with PLUGIN_API {metadata.get('plugin_api')}, this ebmkit has {PLUGIN_API}; "
-            f"install ebmkit {metadata.get('ebmkit')}"
-        )
-    try:
-        recipe = recipes.from_table(table, str(path), metadata.get("name", path.stem))
-        cross_check(recipe, str(path))
-        return recipe
-    except RecipeError as error:
-        raise BadInput(f"{path}: the recipe in the model file does not fit the installed plugins\n{error}") from error
+    own = None if place is not None else path
+    return Model(read.energy.to(device), read.recipe, device, read.metadata, own, fast, say)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from glob import has_magic
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ebmkit.errors import BadInput
+from ebmkit.errors import BadData, BadInput
 from ebmkit.model import Model
 from ebmkit.options import DataOptions
 
+MOST_GLOBS = 2
+"""Parts with * or ? in a path that a model file names."""
 Progress = Callable[[int, int | None], None]
 """Called with (images done, all of them or None)."""
 
@@ -26,17 +32,32 @@ def shards_of(model: Model, data: str | None, resize: bool = False) -> DataOptio
 
     `resize` fits images of other sizes to the model's.
     """
-    from ebmkit.data import expand
+    from ebmkit.data.patterns import braces, expand
+
+    options, patterns = model.recipe.data, model.recipe.data.patterns
+    # A model file may come from anyone: it gives no advice, and does not say which folder is written to, or how many
+    # processes are started.
+    ours: dict[str, Any] = {"make": None, "cache_dir": None, "workers": min(options.workers, os.cpu_count() or 1)}
+    if data is not None:
+        ours["shards"] = (data,)
+    else:
+        try:
+            # What it names is neither run as a command, nor fetched, nor searched for.
+            if not all(map(_nearby, (name for pattern in patterns for name in braces(pattern)))):
+                raise BadData("the model was trained on shards from commands, URLs or many folders")
+            expand(patterns)
+        except BadData as error:
+            raise BadInput(f"{model.path or model.recipe.name}: {error}; name the data with --data") from error
+    options = options.model_copy(update=ours)
+    return options.model_copy(update={"wrong_size": "resize"}) if resize else options
+
+
+def _nearby(name: str) -> bool:
+    """Whether this names files that are found without a search through all folders of the machine."""
     from ebmkit.data.schemes import is_local
 
-    options = model.recipe.data
-    if data is not None:
-        # Nor does a model file say which folder is written to.
-        options = options.model_copy(update={"shards": (data,), "make": None, "cache_dir": None})
-    elif not all(is_local(shard) for shard in expand(options.patterns)):
-        # A model file may come from anyone: what it names is neither run as a command nor fetched.
-        raise BadInput("the model was trained on shards from commands or URLs; name the data with --data")
-    return options.model_copy(update={"wrong_size": "resize"}) if resize else options
+    parts = Path(name).parts
+    return is_local(name) and "**" not in parts and sum(map(has_magic, parts)) <= MOST_GLOBS
 
 
 def read_images(options: DataOptions, limit: int | None, say: Callable[[str], None]) -> Tensor:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ebmkit import toml
 from ebmkit.binder import show
 from ebmkit.errors import BadInput
+from ebmkit.printable import one_line
 
 
 def parse_value(text: str) -> Any:
     """A TOML value; bare words are text, so that `--set energy.use=resnet` needs no quotes."""
     try:
-        table = tomllib.loads(f"value = {text}")
-    except (ValueError, RecursionError):
+        table = toml.loads(f"value = {text}")
+    except ValueError:
         # A TOML error is a ValueError, and so is a number of more digits than Python reads.
         return text
     # Text of several lines may happen to be TOML of several keys.
@@ -30,7 +31,7 @@ def parse(assignments: Iterable[str]) -> dict[str, Any]:
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not all(key.split(".")):
-            raise BadInput(f"--set {assignment}: write key=value, for example --set sampler.steps=5")
+            raise BadInput(f"--set {one_line(assignment)}: write key=value, for example --set sampler.steps=5")
         collected.setdefault(key.strip(), []).append(parse_value(text.strip()))
     return {key: values[0] if len(values) == 1 else values for key, values in collected.items()}
 
@@ -54,6 +55,8 @@ def _from_the_top(item: tuple[str, Any]) -> tuple[int, bool]:
 
 def _set(result: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
+    if len(parents) > toml.MOST_PARTS:
+        raise BadInput(f"--set {one_line(key)}: a key of {len(parents) + 1:,} parts is none of a recipe")
     node: Any = result
     for depth, part in enumerate(parents):
         node = _child(node, part, ".".join(parents[: depth + 1]))
@@ -83,7 +86,8 @@ def _index(items: list[Any], part: str, path: str) -> int:
     if part in names:
         return names.index(part)
     known = ", ".join(f"{i} ({name or show(item)})" for i, (name, item) in enumerate(zip(names, items, strict=True)))
-    raise BadInput(f"--set {path}: the list has no '{part}'; it {f'has {known}' if known else 'is empty'}")
+    what = f"has {one_line(known, 300)}" if known else "is empty"
+    raise BadInput(f"--set {one_line(path)}: the list has no '{one_line(part)}'; it {what}")
 
 
 def _copy(value: Any) -> Any:

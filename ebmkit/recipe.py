@@ -12,10 +12,12 @@ from typing import Any
 import tomli_w
 
 from ebmkit import overrides as overriding
+from ebmkit import toml
 from ebmkit.binder import Binder, quote, show
 from ebmkit.errors import BadInput, RecipeError
 from ebmkit.interfaces import BaseOptions, Context
 from ebmkit.options import DataOptions, EngineOptions, FastOptions, OptimizerOptions, TrainOptions
+from ebmkit.printable import one_line
 from ebmkit.registry import Registry, default_registry, suggest
 from ebmkit.watchdog.options import WatchdogOptions
 
@@ -130,7 +132,7 @@ def find(source: str | Path) -> Path:
     if str(source) in shipped:
         return shipped[str(source)]
     hint = suggest(path.stem, shipped)
-    raise BadInput(f"{source}: no such recipe file{hint or '; shipped recipes: ' + ', '.join(shipped)}")
+    raise BadInput(f"{one_line(str(source))}: no such recipe file{hint or '; shipped recipes: ' + ', '.join(shipped)}")
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -143,13 +145,16 @@ def shipped_recipes() -> dict[str, Path]:
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file's table; raises `BadInput` that names the line of a syntax error."""
     try:
-        if path.stat().st_size > MAX_BYTES:
+        with path.open("rb") as file:
+            # It may have grown since, and a special file has no size.
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
             raise BadInput(f"{path}: larger than {MAX_BYTES:,} bytes; this is no recipe")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{path}: not valid TOML: {error}") from error
-    except RecursionError as error:
+        return toml.loads(data.decode().replace("\r\n", "\n").replace("\r", "\n"))
+    except toml.TooDeep as error:
         raise BadInput(f"{path}: {TOO_DEEP}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{path}: not valid TOML: {one_line(str(error), 300)}") from error
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: not UTF-8 text (byte {error.start})") from error
     except ValueError as error:

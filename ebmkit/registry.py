@@ -11,6 +11,7 @@ from typing import Any
 from ebmkit.errors import PluginMissing
 from ebmkit.interfaces import KINDS
 from ebmkit.plugins import DISABLE_VARIABLE, BrokenPlugin, LoadedPlugin, Registered, disabled_in_vain, discover
+from ebmkit.printable import one_line
 
 PLACES = {
     "energy": "under [energy]",
@@ -83,7 +84,7 @@ class Registry:
         if not hint:
             names = ", ".join(self.names(kind)) or "none"
             hint = f"; installed: {names}"
-        message = f"unknown {kind} '{name}'{hint}"
+        message = f"unknown {kind} '{one_line(name)}'{hint}"
         if self.broken:
             message = "\n  ".join([f"{message}\nplugins that did not load:", *(plugin.told for plugin in self.broken)])
         raise PluginMissing(message)

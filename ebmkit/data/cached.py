@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,8 +18,8 @@ from ebmkit.data.tally import Notice, Tally, nothing_usable
 from ebmkit.errors import DataError
 from ebmkit.interfaces import Context
 
-CHUNK = 1024
-"""Images that a worker sends at a time."""
+CHUNK, CHUNK_BYTES = 1024, 2**28
+"""Images that a worker sends at a time, fewer where they are of more bytes."""
 
 
 class Chunk(NamedTuple):
@@ -58,7 +59,7 @@ class ChunkStream(IterableDataset[Chunk]):
                     continue
                 images[len(labels)] = image
                 labels.append(raw.label)
-                if len(labels) == CHUNK:
+                if len(labels) == len(images):
                     yield Chunk((number, part), images, torch.tensor(labels), *tally.take())
                     part, images, labels = part + 1, self._empty(), []
         except DataError as error:
@@ -69,7 +70,8 @@ class ChunkStream(IterableDataset[Chunk]):
             yield Chunk((number, part), images[:count].clone(), torch.tensor(labels, dtype=torch.int64), *tally.take())
 
     def _empty(self) -> Tensor:
-        return torch.empty((CHUNK, *self.shard_set.decoder.shape), dtype=torch.uint8)
+        shape = self.shard_set.decoder.shape
+        return torch.empty((max(1, min(CHUNK, CHUNK_BYTES // math.prod(shape))), *shape), dtype=torch.uint8)
 
 
 def chunks_of(shard_set: ShardSet, workers: int, warn: Warn) -> Iterator[Chunk]:
@@ -89,7 +91,7 @@ def chunks_of(shard_set: ShardSet, workers: int, warn: Warn) -> Iterator[Chunk]:
             raise chunk.failure
         yield chunk
     if done == 0:
-        raise nothing_usable(len(shard_set.shards), list(told.values()))
+        raise nothing_usable(shard_set.shards, list(told.values()))
 
 
 class Decoded(NamedTuple):

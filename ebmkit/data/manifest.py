@@ -14,6 +14,8 @@ from ebmkit.data.schemes import is_local
 
 MANIFEST = "manifest.json"
 FORMAT = "ebmkit-shards-1"
+MAX_BYTES = 2**28
+"""A larger file is none of ours; a million shards take 150 MB."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,9 @@ class Manifest:
 
     def to_json(self) -> str:
         """The text of `manifest.json`."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        # Names of files may hold bytes that are no UTF-8; JSON has escapes for what Python makes of them.
+        return text.encode(errors="backslashreplace").decode()
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
@@ -62,6 +66,8 @@ class Manifest:
         size = plain["image_size"]
         plain["image_size"] = (int(size[0]), int(size[1])) if size else None
         plain["shards"] = tuple(Shard(**shard) for shard in plain["shards"])
+        if not all(isinstance(shard.name, str) and isinstance(shard.count, int) for shard in plain["shards"]):
+            raise ValueError("shards need a name and a count")
         plain["skipped"] = tuple(Skipped(**one) for one in plain["skipped"])
         plain["classes"] = tuple(plain["classes"])
         return cls(**plain)
@@ -70,8 +76,10 @@ class Manifest:
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest in `folder`; None where there is none, or one that other software wrote."""
     try:
-        return Manifest.from_json((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError, KeyError):
+        with (folder / MANIFEST).open("rb") as file:
+            text = file.read(MAX_BYTES)
+        return Manifest.from_json(text.decode())
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
         return None
 
 

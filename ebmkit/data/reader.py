@@ -51,7 +51,7 @@ class ShardSet:
     def image(self, raw: Raw, tally: Tally) -> Tensor | None:
         """`[C, H, W]` uint8, or None for a sample that cannot be used, which `tally` then knows."""
         if raw.image is None:
-            tally.sample(raw.shard, raw.key, "has no image")
+            tally.sample(raw.shard, raw.key, raw.trouble)
             return None
         try:
             return self.decoder(raw.image)

@@ -68,7 +68,7 @@ class RoleReader:
                 if barren == self.role.roles:
                     # As many samples as the whole set has, but chance may have dealt the same bad shard every time.
                     if not self._anything_usable():
-                        raise nothing_usable(len(self.shard_set.shards), tally.told)
+                        raise nothing_usable(self.shard_set.shards, tally.told)
                     barren = 0
 
     def _anything_usable(self) -> bool:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ebmkit.errors import DataError
+from ebmkit.printable import one_line, printable
 
 
 class Notice(NamedTuple):
@@ -29,7 +31,8 @@ class Tally:
         """A sample that is skipped."""
         self._skipped += 1
         self._note(
-            f"sample {shard}", f"shard {shard}: sample {key} {reason}; skipped, like any further one of this shard"
+            f"sample {shard}",
+            f"shard {shard}: sample {one_line(key)} {one_line(reason)}; skipped, like any further one of this shard",
         )
 
     def missing(self, count: int) -> None:
@@ -38,7 +41,7 @@ class Tally:
 
     def shard(self, shard: str, reason: str) -> None:
         """A shard that is not whole."""
-        self._note(f"shard {shard}", f"shard {shard} {reason}")
+        self._note(f"shard {shard}", f"shard {shard} {one_line(reason, 400)}")
 
     def retry(self, shard: str, text: str) -> None:
         """Another attempt at a remote shard: every one is told."""
@@ -57,12 +60,15 @@ class Tally:
     def _note(self, topic: str, text: str) -> None:
         if topic not in self._topics:
             self._topics.add(topic)
-            self._new.append(Notice(topic, text))
-            self.told.append(text)
+            self._new.append(Notice(topic, printable(text)))
+            self.told.append(printable(text))
 
 
-def nothing_usable(shards: int, told: list[str]) -> DataError:
+def nothing_usable(shards: Sequence[str], told: list[str]) -> DataError:
     """The error for a set of which no sample at all could be used; `told` are the notices so far."""
-    lines = [f"no usable image in {shards} shard{'s' if shards != 1 else ''}"]
-    lines += [f"  {text}" for text in told[:5]] or ["  the shards are whole, but hold no samples"]
+    lines = [f"no usable image in {len(shards)} shard{'s' if len(shards) != 1 else ''}"]
+    lines += [f"  {text}" for text in told[:5]]
+    if not told:
+        more = ", ..." if len(shards) > 3 else ""
+        lines.append(f"  the shards are whole, but hold no samples: {', '.join(shards[:3])}{more}")
     return DataError("\n".join(lines))

@@ -11,6 +11,9 @@ from ebmkit.data.roles import Position, share
 from ebmkit.data.tally import Tally
 from ebmkit.data.tar_shard import Raw
 
+MAX_WINDOW = 2**31
+"""Bytes of encoded images after which a window ends, however few they are."""
+
 
 class Window(NamedTuple):
     """Consecutive samples of one pass; `begin` is where they begin, `last` whether the pass ends with them."""
@@ -39,12 +42,14 @@ class Role:
         begin = start
         while True:
             samples: list[Raw] = []
+            held = 0
             for shard, sample, raw in self._pass(begin, tally):
-                if len(samples) == self.shuffle:
+                if len(samples) == self.shuffle or held > MAX_WINDOW:
                     yield Window(begin, samples, last=False)
                     begin = Position(begin.pass_number, shard, sample, begin.window + 1)
-                    samples = []
+                    samples, held = [], 0
                 samples.append(raw)
+                held += len(raw.image or b"")
                 yield None
             yield Window(begin, samples, last=True)
             begin = Position(begin.pass_number + 1)

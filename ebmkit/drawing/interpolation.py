@@ -85,6 +85,7 @@ def compute(
 
     The ends are, bit for bit, what `Model.sample(rows, seed)` and `Model.sample(rows, other_seed)` draw on this device.
     """
+    model.require_memory(rows)
     shares = tuple(number / (columns - 1) for number in range(columns))
     images = []
     # A column at a time: the ends are the very batches that `sample` draws, whose rounding depends on their size.

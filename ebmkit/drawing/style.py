@@ -56,7 +56,8 @@ def figure(
     heights = heights or [height] * rows
     drawn = Figure(figsize=(width, sum(heights) + (0.4 if title else 0.0)), dpi=DPI, layout="constrained")
     if title:
-        drawn.suptitle(title, fontsize=TITLE)
+        # A recipe's name may come from anyone, and is no formula.
+        drawn.suptitle(title, fontsize=TITLE, parse_math=False)
     panels: list[Axes] = list(
         drawn.subplots(rows, columns, squeeze=False, sharex=share_x, height_ratios=heights).ravel()
     )

@@ -34,6 +34,7 @@ def follow(
     The last place has the images that `Model.sample` draws from this noise.
     """
     time_steps = model.recipe.time_steps
+    model.require_memory(count)
     start = start_noise(noise, count, model.image_shape, model.device)
     places = [Place("noise", time_steps, start.float().cpu())]
 

@@ -90,12 +90,14 @@ def load_sweep(source: str | Path) -> Sweep:
         problems.append(Problem("points", "a sweep has a [grid] or [[points]], not both"))
     common = flat_values(options.set)
     points = tuple(_of_grid(options.grid, problems) if options.grid else _of_list(options.points)) or (Point({}),)
+    if "seed" in common or any("seed" in point.values for point in points):
+        problems.append(Problem("seed", "seeds are given by `seeds = [0, 1]`, not as a value"))
+    seen: set[str] = set()
     for number, point in enumerate(points):
-        if "seed" in point.values or "seed" in common:
-            problems.append(Problem("seed", "seeds are given by `seeds = [0, 1]`, not as a value"))
-            break
-        if point.values in [other.values for other in points[:number]]:
+        same = repr(sorted(point.values.items()))
+        if same in seen:
             problems.append(Problem(f"points.{number}", "the same values as an earlier point"))
+        seen.add(same)
     if options.seeds and len(set(options.seeds)) < len(options.seeds):
         problems.append(Problem("seeds", "the same seed twice"))
     if len(points) * len(options.seeds or (0,)) > MOST_RUNS:

@@ -113,7 +113,10 @@ class SweepFolder:
     def read(self, name: str) -> Record:
         """The record of a run; an empty one where nothing was tried yet."""
         path = self.results / f"{name}.json"
-        return Record(**_read_json(path)) if path.is_file() else Record()
+        try:
+            return Record(**_read_json(path)) if path.is_file() else Record()
+        except TypeError as error:
+            raise BadInput(f"{path}: is no record of a sweep") from error
 
     def write(self, name: str, record: Record) -> None:
         """Keep the record of a run."""
@@ -143,6 +146,6 @@ def _read_json(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found, dict):
             raise ValueError("not a table")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path}: cannot be read: {error}") from error
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from ebmkit import recipe as recipes
 from ebmkit.errors import BadInput, Problem, RecipeError
 from ebmkit.pipeline import cross_check
+from ebmkit.printable import one_line
 from ebmkit.recipe import Recipe
 from ebmkit.sweeps.file import Point, Sweep
 
@@ -45,7 +47,7 @@ def plan(sweep: Sweep, say: Callable[[str], None] = lambda message: None) -> lis
     table = recipes.read_toml(source)
     problems: list[Problem] = []
     runs: list[PlannedRun] = []
-    told: Point | None = None
+    warned: Point | None = None
     labels = short_keys({key for point in sweep.points for key in point.values})
     for point in sweep.points:
         for seed in sweep.seeds or (None,):
@@ -55,14 +57,16 @@ def plan(sweep: Sweep, say: Callable[[str], None] = lambda message: None) -> lis
                 recipe = recipes.from_table(table, sweep.recipe, name, {**sweep.common, **point.values, **own})
                 warnings = cross_check(recipe, sweep.recipe)
             except RecipeError as error:
-                problems += [Problem(f"{name}: {problem.path}", problem.message) for problem in error.problems]
+                problems += [
+                    Problem(f"{one_line(name)}: {problem.path}", problem.message) for problem in error.problems
+                ]
                 # The other seeds have the same.
                 break
             except BadInput as error:
-                problems.append(Problem(name, str(error)))
+                problems.append(Problem(one_line(name), str(error)))
                 break
-            if point is not told:
-                told = point
+            if point is not warned:
+                warned = point
                 for warning in warnings:
                     say(f"warning: {name}: {warning}")
             runs.append(PlannedRun(name, point.values, recipe.seed, recipe))
@@ -100,11 +104,11 @@ def value_text(value: Any) -> str:
 
 
 def _with_names_of_their_own(runs: list[PlannedRun]) -> list[PlannedRun]:
-    names = [run.name for run in runs]
+    names = Counter(run.name for run in runs)
     found: list[PlannedRun] = []
     for run in runs:
         name = run.name
-        if len(name) > LONGEST_NAME or names.count(name) > 1 or name in RESERVED:
+        if len(name) > LONGEST_NAME or names[name] > 1 or name in RESERVED:
             digest = hashlib.sha256(json.dumps([run.values, run.seed], default=str).encode()).hexdigest()[:8]
             name = f"{name[:LONGEST_NAME]}-{digest}"
         found.append(replace(run, name=name, recipe=replace(run.recipe, name=name)))

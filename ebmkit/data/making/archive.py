@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tarfile
 import tempfile
 import zipfile
 from abc import abstractmethod
@@ -12,17 +10,32 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ebmkit.data.framing import CorruptImage
-from ebmkit.data.making.sources import MAX_FILE, Loaded, NamedFiles, Source
+from ebmkit.data.making.sources import Loaded, NamedFiles, Source
+from ebmkit.data.members import MAX_FILE, TAR_ERRORS, files_of, open_tar
 from ebmkit.data.packing import UNPACKING_ERRORS, unpacker
 from ebmkit.data.pixels import open_picture
 from ebmkit.errors import BadInput
+
+UNPACKED_LEAST, UNPACKED_TIMES = 2**28, 100
+"""Bytes that a packed archive may always unpack to, and how many times its size."""
 
 
 def open_archive(path: Path) -> ArchiveSource | None:
     """The images in this file; None where it is no archive."""
     if zipfile.is_zipfile(path):
         return ZipSource(path)
-    return TarSource(path) if tarfile.is_tarfile(path) else None
+    return TarSource(path) if _is_tar(path) else None
+
+
+def _is_tar(path: Path) -> bool:
+    # Not tarfile.is_tarfile: it reads as much as the first header likes.
+    try:
+        with path.open("rb") as file:
+            unpack = unpacker(file.read(2)) or Path.open
+        with unpack(path, "rb") as plain, open_tar(plain, "r|"):
+            return True
+    except (*TAR_ERRORS, *UNPACKING_ERRORS):
+        return False
 
 
 class ArchiveSource(Source):
@@ -32,7 +45,7 @@ class ArchiveSource(Source):
         self._path = path
         try:
             names = self._index()
-        except (*UNPACKING_ERRORS, tarfile.TarError, zipfile.BadZipFile) as error:
+        except (*UNPACKING_ERRORS, *TAR_ERRORS, zipfile.BadZipFile, NotImplementedError) as error:
             raise BadInput(f"{path} cannot be read ({error}); is the file complete?") from error
         self._files = NamedFiles(names)
         self.classes = self._files.classes
@@ -103,14 +116,22 @@ class TarSource(ArchiveSource):
             self._temporary = Path(name)
             try:
                 with unpack(self._path, "rb") as packed, os.fdopen(handle, "wb") as plain:
-                    shutil.copyfileobj(packed, plain)
+                    self._unpack(packed, plain)
             except BaseException:
                 self.close()
                 raise
-        with tarfile.open(self._temporary or self._path, "r:") as archive:
-            members = [member for member in archive if member.isreg() and not member.issparse()]
-        self._places = [(member.offset_data, member.size) for member in members]
-        return [member.name for member in members]
+        with (self._temporary or self._path).open("rb") as file, open_tar(file, "r:") as archive:
+            found = [(member.name, member.offset_data, member.size) for member in files_of(archive)]
+        self._places = [(begin, size) for _, begin, size in found]
+        return [name for name, _, _ in found]
+
+    def _unpack(self, packed: BinaryIO, plain: BinaryIO) -> None:
+        most = max(UNPACKED_LEAST, UNPACKED_TIMES * self._path.stat().st_size)
+        while data := packed.read(1 << 20):
+            most -= len(data)
+            if most < 0:
+                raise OSError(f"unpacked it is more than {UNPACKED_TIMES} times as large, as no images are")
+            plain.write(data)
 
     def _read(self, member: int) -> bytes:
         if self._file is None:

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from ebmkit.data.framing import CorruptImage
-from ebmkit.data.making.sources import MAX_FILE, Loaded, NamedFiles, Source
+from ebmkit.data.making.sources import Loaded, NamedFiles, Source
+from ebmkit.data.members import MAX_FILE
 from ebmkit.data.pixels import open_picture
 from ebmkit.errors import BadInput
 

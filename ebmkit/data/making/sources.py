@@ -14,8 +14,6 @@ from ebmkit.errors import BadInput
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"}
 )
-MAX_FILE = 2**28
-"""Bytes of an encoded image; what is larger is not read."""
 
 
 class Loaded(NamedTuple):
