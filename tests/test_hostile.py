@@ -118,7 +118,7 @@ def test_sizes_that_a_header_declares_are_not_believed(module: Any, tmp_path: Pa
 def test_a_file_that_is_too_large_is_skipped_and_the_shard_goes_on(
     module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ebmkit.data.tar_shard.MAX_FILE", 1000)
+    monkeypatch.setattr("ebmkit.data.tar_shard.MAX_SAMPLE", 1000)
     shards: ModuleType = module("hostile_shards")
     path = tmp_path / "x.tar"
     path.write_bytes(shards.around(shards.member("evil.png", bytes(5000)) + shards.member("evil.cls", b"3")))

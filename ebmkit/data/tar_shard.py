@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from webdataset.tariterators import base_plus_ext, group_by_keys
 
-from ebmkit.data.members import MAX_FILE, MAX_NAME, TAR_ERRORS, files_of, open_tar
+from ebmkit.data.members import MAX_NAME, TAR_ERRORS, files_of, open_tar
 from ebmkit.data.remote.access import Access
 from ebmkit.data.remote.opening import open_remote
 from ebmkit.data.remote.retrying import RemoteBytes
@@ -24,6 +24,8 @@ from ebmkit.data.tail import Readable, Tail
 from ebmkit.data.tally import Tally
 
 LABEL = "cls"
+MAX_SAMPLE = 2**26
+"""Bytes of the encoded images and labels of a sample that are read; windows hold thousands of samples."""
 MOST_PARTS = 100
 """Files of one sample; further ones are left out."""
 _META = re.compile(r"__[^/]*__($|/)")
@@ -105,7 +107,7 @@ def _parts(shard: str, tail: Tail, note: Callable[[Exception], bool]) -> Iterato
                 data = b""
                 if _kind(suffix) in (*IMAGE_KINDS, LABEL):
                     size += member.size
-                    file = tar.extractfile(member) if size <= MAX_FILE else None
+                    file = tar.extractfile(member) if size <= MAX_SAMPLE else None
                     data = _TooLarge() if file is None else file.read()
                 yield {"fname": name, "data": data, "__url__": shard}
     except TAR_ERRORS as error:

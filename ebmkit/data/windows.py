@@ -11,7 +11,7 @@ from ebmkit.data.roles import Position, share
 from ebmkit.data.tally import Tally
 from ebmkit.data.tar_shard import Raw
 
-MAX_WINDOW = 2**31
+MAX_WINDOW = 2**30
 """Bytes of encoded images after which a window ends, however few they are."""
 
 

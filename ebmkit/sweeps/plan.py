@@ -43,7 +43,10 @@ def plan(sweep: Sweep, say: Callable[[str], None] = lambda message: None) -> lis
 
     Warnings, such as a point that cannot reach the data, are told to `say`.
     """
-    source = recipes.find(sweep.recipe)
+    try:
+        source = recipes.find(sweep.recipe)
+    except BadInput as error:
+        raise BadInput(f"{sweep.source}: its base: {error}") from error
     table = recipes.read_toml(source)
     problems: list[Problem] = []
     runs: list[PlannedRun] = []
