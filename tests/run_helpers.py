@@ -251,7 +251,11 @@ class Command:
 
     def kill(self, number: int = signal.SIGKILL, group: bool = False) -> None:
         """Send a signal to the process, or to its whole group as Ctrl-C does."""
-        (os.killpg if group else os.kill)(self.pid, number)
+        try:
+            (os.killpg if group else os.kill)(self.pid, number)
+        except ProcessLookupError:
+            # So young that it has no group of its own yet.
+            os.kill(self.pid, number)
 
     def wait(self) -> Result:
         """Its end; a negative code is the signal that ended it."""
