@@ -17,6 +17,8 @@ EMBEDDED = "digits"
 MAX_SHARDS = 1_000_000
 LONGEST = 10_000
 """Characters of a pattern with braces."""
+QUOTED = 300
+"""Characters of it in a message."""
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?\Z")
 _LETTERS = re.compile(r"[A-Za-z]\.\.[A-Za-z]")
 
@@ -47,10 +49,10 @@ def braces(pattern: str) -> list[str]:
     try:
         # braceexpand builds what is inside of braces before it gives the first name.
         if _count(pattern) > MAX_SHARDS:
-            raise BadData(f"data.shards: {show(pattern)} names more than {MAX_SHARDS:,} shards")
+            raise BadData(f"data.shards: {show(pattern, QUOTED)} names more than {MAX_SHARDS:,} shards")
         return list(braceexpand(pattern))
     except (ValueError, RecursionError) as error:
-        raise BadData(f"data.shards: {show(pattern)} has unbalanced braces") from error
+        raise BadData(f"data.shards: {show(pattern, QUOTED)} has unbalanced braces") from error
 
 
 def _count(pattern: str) -> int:
