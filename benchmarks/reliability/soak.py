@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,12 +101,13 @@ def _folder(run: Path) -> dict[str, float]:
     """What a run keeps, beside what grows on purpose: metrics, their tables, and sample grids."""
     grows = {"samples", "tensorboard", "metrics.jsonl", "metrics.csv"}
     size = 0
-    for path in run.rglob("*"):
-        if path.relative_to(run).parts[0] not in grows:
-            try:
-                size += path.stat().st_size if path.is_file() else 0
-            except OSError:
-                continue
+    # Files come and go meanwhile; os.walk passes over folders that are gone.
+    for folder, folders, names in os.walk(run):
+        if Path(folder) == run:
+            folders[:], names = [name for name in folders if name not in grows], [n for n in names if n not in grows]
+        for name in names:
+            with suppress(OSError):
+                size += os.stat(os.path.join(folder, name)).st_size
     return {"kept_megabytes": size / 1e6}
 
 
