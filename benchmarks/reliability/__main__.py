@@ -10,6 +10,7 @@ Each campaign's figures are a JSON file in docs/reliability/, with the date, the
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
@@ -35,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"campaigns: {', '.join(COUNTS)}; by default all")
     parser.add_argument("--count", type=float, help="instead of the usual count, for one campaign")
+    parser.add_argument("--folder", type=Path, help="keep what the campaigns write here; divergence goes on in it")
     parser.add_argument("--page", action="store_true", help="run nothing")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in COUNTS]
@@ -42,18 +44,23 @@ def main() -> None:
         parser.error(f"no such campaign: {', '.join(unknown)}; there are {', '.join(COUNTS)}")
     failed = []
     for name in [] if arguments.page else arguments.names or COUNTS:
-        figures = run(name, COUNTS[name] if arguments.count is None else arguments.count)
+        figures = run(name, COUNTS[name] if arguments.count is None else arguments.count, arguments.folder)
         failed += [f"{name}: {failure}" for failure in figures["failures"]]
     importlib.import_module("benchmarks.reliability.page").write(FIGURES, ROOT / "docs" / "reliability.md")
     if failed:
         raise SystemExit("\n".join(failed))
 
 
-def run(name: str, count: float) -> dict[str, Any]:
+def run(name: str, count: float, keep: Path | None) -> dict[str, Any]:
     """One campaign's figures, written to its file as well."""
     campaign = importlib.import_module(f"benchmarks.reliability.{name}").campaign
     begin = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix=f"ebmkit-{name}-") as folder:
+    with contextlib.ExitStack() as stack:
+        if keep is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=f"ebmkit-{name}-"))
+        else:
+            folder = str(keep / name)
+            Path(folder).mkdir(parents=True, exist_ok=True)
         figures: dict[str, Any] = campaign(
             int(count) if count == int(count) else count,
             Path(folder),

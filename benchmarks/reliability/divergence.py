@@ -12,15 +12,17 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 from ebmkit.data.embedded import digits_shards
+from ebmkit.json_lines import append_line, read_lines
 from ebmkit.watchdog.journal import ROLLBACK, SKIP, read_journal
 
 BOUND = 1.5
@@ -98,12 +100,17 @@ HEALTHY = "healthy"
 
 
 def campaign(count: int, folder: Path, progress: Callable[[str], None], steps: int | None = None) -> dict[str, Any]:
-    """`count` seeds of each fault, and 20 healthy ones (or as many, if that is fewer than 3); two runs at a time."""
+    """`count` seeds of each fault, and 20 healthy ones (1 for a `count` of 1); two runs at a time.
+
+    Runs that an earlier call in this folder has ended are not repeated.
+    """
     plugins = _install(folder / "plugins")
     shards = _shards_with_nan(folder)
+    done = folder / "rows.jsonl"
+    rows = list(read_lines(done))
     jobs = [(name, seed) for seed in range(count) for name in FAULTS]
-    jobs += [(HEALTHY, seed) for seed in range(20 if count > 2 else count)]
-    rows: list[dict[str, Any]] = []
+    jobs += [(HEALTHY, seed) for seed in range(20 if count > 1 else 1)]
+    jobs = [job for job in jobs if job not in {(row["fault"], row["seed"]) for row in rows}]
 
     def one(job: tuple[str, int]) -> dict[str, Any]:
         name, seed = job
@@ -112,13 +119,17 @@ def campaign(count: int, folder: Path, progress: Callable[[str], None], steps: i
         return {"fault": name, "seed": seed, **row}
 
     with ThreadPoolExecutor(2) as pool:
-        for row in pool.map(one, jobs):
+        for future in as_completed([pool.submit(one, job) for job in jobs]):
+            row = future.result()
             rows.append(row)
-            progress(f"{len(rows)} of {len(jobs)}: {json.dumps(row)}")
+            append_line(done, row)
+            progress(f"{len(rows)}: {json.dumps(row)}")
     return {"bound": BOUND, "rows": rows, "faults": _summed(rows), "failures": list(_failures(rows))}
 
 
 def _run(folder: Path, plugins: Path, seed: int, values: list[str], steps: int | None) -> dict[str, Any]:
+    # What a stopped campaign has left of this run.
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     values = [f"seed={seed}", "train.sample_every=0", *values, *([f"train.steps={steps}"] if steps else [])]
     sets = [word for value in values for word in ("--set", value)]
@@ -175,7 +186,7 @@ def _failures(rows: list[dict[str, Any]]) -> Iterator[str]:
 def _install(folder: Path) -> Path:
     """The plugin as an installed package: a module and its entry point."""
     info = folder / "ebmkit_reliability-1.0.dist-info"
-    info.mkdir(parents=True)
+    info.mkdir(parents=True, exist_ok=True)
     (folder / "ebmkit_reliability.py").write_text(PLUGIN)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ebmkit-reliability\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[ebmkit]\nreliability = ebmkit_reliability\n")
