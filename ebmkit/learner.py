@@ -143,7 +143,7 @@ class Learner:
             mirrored = torch.rand(len(x_pos), generator=random, device=self.device) < 0.5
             x_pos = torch.where(mirrored.view(-1, 1, 1, 1), x_pos.flip(-1), x_pos)
 
-        chains = BufferChains(self.energy, self.sampler, self.buffer, random, self._restarts(index))
+        chains = BufferChains(self.energy, self.sampler, self.buffer, random, *self._mending(index))
         with (
             self.sections.of("langevin"),
             frozen(self.model),
@@ -156,15 +156,15 @@ class Learner:
             self.engine.backward(loss)
         if pairs.slots is not None:
             calls.store(self.buffer, pairs.slots, pairs.x_neg)
-            self.watchdog.guard.saw_chains(pairs.x_neg)
         self.pairs = pairs
         return metrics
 
-    def _restarts(self, index: int) -> Callable[[Draw], Draw]:
+    def _mending(self, index: int) -> tuple[Callable[[Draw], Draw], Callable[[Tensor, Tensor], Tensor]] | tuple[()]:
+        """What the watchdog does with chains that were drawn, and with those that were refined."""
         if not self.watchdog.acts:
-            return lambda drawn: drawn
+            return ()
         guard = self.watchdog.guard
-        return lambda drawn: guard.restart(self.buffer, drawn, self._random("restart", index))
+        return lambda drawn: guard.restart(self.buffer, drawn, self._random("restart", index)), guard.put_back
 
     def _loss(self, pairs: Pairs, random: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         with self.sections.of("objective"), autocast(self.device, self.parts.precision):

@@ -219,6 +219,27 @@ def test_restarted_chains_begin_a_sweep(tmp_path: Path, shards: str) -> None:
     assert slots.x[drawn.slots].isfinite().all()
 
 
+def test_a_chain_that_the_sampler_loses_goes_on_from_where_it_was(
+    tmp_path: Path, shards: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = new_trainer(tmp_path / "run", tiny_recipe(shards, train__steps=10, train__checkpoint_every=10))
+    refine, lost = trainer.sampler.refine, list[Tensor]()
+
+    def loses(energy: Any, x: Tensor, t: Tensor, noise: Any) -> Tensor:
+        after = refine(energy, x, t, noise)
+        lost.append(x[0].clone())
+        after[0] = torch.nan
+        return after
+
+    monkeypatch.setattr(trainer.sampler, "refine", loses)
+    trainer.train_step()
+    assert trainer.pairs is not None
+    assert torch.equal(trainer.pairs.x_neg[0], lost[0])
+    outcome = trainer.train()
+    assert metrics_of(outcome.folder)[-1]["skipped_updates"] == 0
+    assert sum(event["count"] for event in read_journal(outcome.folder)) == 10
+
+
 def always_nan_from(step: int, until: int = 10**9) -> type[NanAt]:
     return nan_at(*range(step, min(until, step + 10_000)))
 

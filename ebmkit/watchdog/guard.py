@@ -18,7 +18,7 @@ WARM_UP = 20
 """Updates before there is a usual one."""
 SMALLEST = 1e-30
 """Gradient norms below count as this, whose logarithm is finite."""
-COUNTS = ("updates", "skipped", "not_finite", "drawn", "restarted", "bad_chains", "bad_loss")
+COUNTS = ("updates", "skipped", "not_finite", "drawn", "restarted", "lost", "bad_loss")
 """What is counted between two looks."""
 
 
@@ -56,15 +56,17 @@ class Guard:
         """The `losses` of a step's micro-batches, after its update; one that is not finite must not have been used."""
         self._count(bad_loss=~torch.isfinite(losses).all() & self.good)
 
-    def saw_chains(self, x: Tensor) -> None:
-        """The refined chains `x[n, C, H, W]` of a step."""
-        self._count(bad_chains=~self._fit(x))
-
     def restart(self, buffer: Buffer, drawn: Draw, random: torch.Generator) -> Draw:
         """`drawn` with the chains that are not finite, or beyond `chain_limit`, started again in the `buffer`."""
         bad = ~self._fit(drawn.x)
         self._count(drawn=bad | ~bad, restarted=bad)
         return calls.restart(buffer, drawn, bad, random)
+
+    def put_back(self, after: Tensor, before: Tensor) -> Tensor:
+        """The refined chains, with those that are not finite where they were `before`; each `[n, C, H, W]`."""
+        lost = ~torch.isfinite(after).flatten(1).all(1)
+        self._count(lost=lost)
+        return torch.where(lost.view(-1, 1, 1, 1), before, after)
 
     def read(self) -> dict[str, int]:
         """The counts since the last call, and the updates skipped in a row; waits for the device."""

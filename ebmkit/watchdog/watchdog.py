@@ -123,9 +123,7 @@ class Watchdog:
     ) -> Alarm | None:
         options = self.options
         of = f" ({', '.join(culprits[:4])})" if culprits else ""
-        if counts["bad_chains"] and counts["not_finite"]:
-            bad = f"the loss or its gradient is not finite{of}: {counts['bad_chains']} chains were not"
-        elif counts["not_finite"]:
+        if counts["not_finite"]:
             bad = f"the loss or its gradient is not finite{of}"
         else:
             bad = f"a gradient norm is more than {options.gradient_factor:g} times the usual one"
@@ -137,14 +135,17 @@ class Watchdog:
         if counts["restarted"]:
             limit = f"not finite, or beyond {options.chain_limit:g}"
             self.journal.add(RESTART, step, limit, count=counts["restarted"])
+        if counts["lost"]:
+            self.journal.add(RESTART, step, "the sampler made them not finite", count=counts["lost"])
         if counts["in_a_row"] >= options.max_skips:
             symptom = "not_finite" if counts["not_finite"] else "gradient"
             return Alarm(symptom, f"{counts['in_a_row']} updates in a row were skipped: {bad}")
         if counts["bad_loss"]:
             return Alarm("not_finite", f"the loss is not finite{of}, while its gradient is")
         told = wrong(found, options)
-        if counts["restarted"] > MOST_RESTARTS * counts["drawn"]:
-            told["chains"] = f"{counts['restarted']} of {counts['drawn']} chains had left the range, or were not finite"
+        mended = counts["restarted"] + counts["lost"]
+        if mended > MOST_RESTARTS * counts["drawn"]:
+            told["chains"] = f"{mended} of {counts['drawn']} chains had left the range, or were not finite"
         if counts["skipped"] > MOST_RESTARTS * counts["updates"]:
             told["gradient"] = f"{counts['skipped']} of {counts['updates']} updates were skipped: {bad}"
         self.waiting = {name: self.waiting.get(name, 0) + 1 for name in told}
