@@ -24,11 +24,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 ORDINARY = (
     "SIGUSR1 before training",
     "disk full, save_errors = stop",
-    "disk full, save_errors = continue",
-    "disk full at the end",
     "read-only from the start",
-    "read-only meanwhile",
-    "a shard is truncated",
     "a data worker is killed",
     "two processes in one folder",
 )

@@ -33,7 +33,7 @@ def ebmkit_regularizers():
 '''
 
 
-@pytest.mark.parametrize("stage", [0, 1])
+@pytest.mark.parametrize("stage", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_two_processes_skip_and_go_back_together(stage: int, tmp_path: Path) -> None:
     (tmp_path / "spoils-1.0.dist-info").mkdir()
     (tmp_path / "spoils.py").write_text(SPOILS)
