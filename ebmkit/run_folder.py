@@ -48,18 +48,17 @@ class RunFolder:
         self.logs = folder / "logs"
 
     def create(self, recipe_toml: str) -> None:
-        """Make a new run folder; raises `BadInput` if something is there."""
-        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-            raise BadInput(
-                f"{self.folder}: already exists and is never overwritten; go on with that run by --resume, "
-                "or choose another folder by --run-dir"
-            )
+        """Make a new run folder; raises `BadInput` if something is there.
+
+        A kill within leaves either nothing but the lock, which is a free folder, or the recipe, which is a run.
+        """
+        self.require_free()
         made = [path for path in (self.folder, self.checkpoints, self.samples) if not path.exists()]
         try:
             with written(self.folder):
-                self.samples.mkdir(parents=True)
-                self.checkpoints.mkdir()
+                self.folder.mkdir(parents=True, exist_ok=True)
                 write_text(self.recipe, recipe_toml)
+                self.make_folders()
                 sync_folder(self.folder)
         except BadInput:
             # So that the same command may be given again.
@@ -67,6 +66,19 @@ class RunFolder:
                 with suppress(OSError):
                     path.rmdir() if path.is_dir() else path.unlink()
             raise
+
+    def make_folders(self) -> None:
+        """The folders of a run, which a kill at its start may have left out."""
+        self.samples.mkdir(exist_ok=True)
+        self.checkpoints.mkdir(exist_ok=True)
+
+    def require_free(self) -> None:
+        """Raise `BadInput` if anything but a lock is there."""
+        if self.folder.exists() and (not self.folder.is_dir() or {*self.folder.iterdir()} - {self.lock}):
+            raise BadInput(
+                f"{self.folder}: already exists and is never overwritten; go on with that run by --resume, "
+                "or choose another folder by --run-dir"
+            )
 
     def require(self) -> None:
         """Raise `BadInput` unless this is a run folder."""
@@ -108,7 +120,7 @@ class RunFolder:
         except BaseException:
             self.clean()
             ours = {self.recipe, self.lock, self.samples, self.checkpoints, self.logs}
-            written = [*self.samples.iterdir(), *self.complete_checkpoints()]
+            written = [*(self.samples.iterdir() if self.samples.is_dir() else ()), *self.complete_checkpoints()]
             if ours.issuperset(self.folder.iterdir()) and not written:
                 # What the logs of ranks say by now, rank 0 has shown.
                 for path in (self.recipe, self.lock, *self.logs.glob("rank-*.log")):
@@ -158,6 +170,7 @@ class RunFolder:
     def _delete(self, checkpoint: Path) -> None:
         # Renamed first: a kill within rmtree must not leave half a checkpoint under a complete name.
         gone = checkpoint.with_name(f".old-{checkpoint.name}")
+        shutil.rmtree(gone, ignore_errors=True)
         os.rename(checkpoint, gone)
         shutil.rmtree(gone, ignore_errors=True)
 

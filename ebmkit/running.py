@@ -18,6 +18,7 @@ from ebmkit.distributed.logs import RankLog
 from ebmkit.distributed.place import Place, find_place
 from ebmkit.distributed.world import World
 from ebmkit.errors import BadInput, EbmkitError, RankFailed
+from ebmkit.files import written
 from ebmkit.pipeline import cross_check
 from ebmkit.recipe import Recipe
 from ebmkit.resuming import resumed_recipe
@@ -107,11 +108,17 @@ def _begin(
     require_data(recipe)
     start = _Start(str(run.folder), recipe.to_table(), str(source), recipe.name)
     if not resume:
-        run.create(recipe.to_toml())
+        # Two that start at once: the lock decides, before either has written anything.
+        run.require_free()
+        with written(run.folder):
+            run.folder.mkdir(parents=True, exist_ok=True)
     held.enter_context(run.locked())
     if not resume:
+        run.require_free()
         held.enter_context(run.discarded_if_empty())
+        run.create(recipe.to_toml())
         return start
+    run.make_folders()
     run.clean()
     done = max((step for step, _ in run.complete_checkpoints()), default=0)
     if done < recipe.train.steps or not run.model.is_file():

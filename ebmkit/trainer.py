@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -15,7 +15,8 @@ from torch import Tensor
 from ebmkit import calls
 from ebmkit import checkpoint as checkpoints
 from ebmkit.distributed.world import World, split
-from ebmkit.errors import TrainingFailed
+from ebmkit.elastic import data_state
+from ebmkit.errors import BadInput, TrainingFailed
 from ebmkit.files import sync_file
 from ebmkit.interfaces import Pairs
 from ebmkit.learner import Learner
@@ -26,14 +27,14 @@ from ebmkit.noise import PerImageNoise
 from ebmkit.pictures import save_grid
 from ebmkit.pipeline import build_part, frozen, gradient_bound
 from ebmkit.precision import autocast
-from ebmkit.recipe import Recipe
+from ebmkit.recipe import Part, Recipe
 from ebmkit.registry import default_registry
 from ebmkit.run_folder import RunFolder, RunInfo
 from ebmkit.sampling import start_noise, sweep
 from ebmkit.saving import Saving
 from ebmkit.view import View
 from ebmkit.watchdog.journal import PENALTY, ROLLBACK, STOP
-from ebmkit.watchdog.penalty import add_penalty
+from ebmkit.watchdog.penalty import add_penalty, penalty_part
 from ebmkit.watchdog.recovery import diagnosis, target
 from ebmkit.watchdog.watchdog import Alarm, Diverged
 
@@ -138,37 +139,61 @@ class Trainer(Learner):
             text = diagnosis(run, alarm, self.step, watchdog)
             journal.add(STOP, self.step, alarm.cause)
             raise TrainingFailed(text)
-        if watchdog.needs_penalty(alarm):
-            self.recipe = add_penalty(self.recipe)
-            self.regularizers.append(build_part(self.recipe.regularizers[-1], self.context))
-            watchdog.bound = gradient_bound(self.recipe)
-            journal.add(PENALTY, self.step, alarm.cause, use=self.recipe.regularizers[-1].name)
-        to = self.world.broadcast(target(run, journal.events))
+        saved = self._good_checkpoint()
+        to, images = saved.step if saved else 0, self.images_seen
         if self.world.first:
             # Before it is written that this happened: a run that is killed in between resumes from `to` all the same.
-            run.discard_checkpoints_after(to or 0)
-        factor = watchdog.factor_after(watchdog.rollbacks + 1)
-        journal.add(ROLLBACK, self.step, alarm.cause, to=to or 0, learning_rate_factor=factor)
-        images = self.images_seen
-        saved = checkpoints.load(run, to)
+            self.saving.done("the list of checkpoints", lambda: run.discard_checkpoints_after(to), needed=True)
+        more: dict[str, Any] = {"to": to}
+        action, part = ROLLBACK, self._missing_penalty(alarm)
+        if part is not None:
+            action, more["use"] = PENALTY, part.name
+            self.recipe = add_penalty(self.recipe)
+            self.regularizers.append(build_part(part, self.context))
+            watchdog.bound = gradient_bound(self.recipe)
+        factor = watchdog.learning_rate_factor * (1.0 if part else watchdog.options.learning_rate_factor)
+        journal.add(action, self.step, alarm.cause, **more, learning_rate_factor=factor)
         if saved is None:
             self._begin_again()
         else:
             self._restore(saved)
             self._restore_engine(saved)
-        # From the start of the pass, or from the checkpoint: as a run that is killed now would resume.
-        self.data.close()
-        self.data = self._open_data(saved)
+        # As a run that is killed now would resume.
+        self.data.go_to(None if saved is None else data_state(saved, self.world))
         if self.meter is not None:
             self.meter.rewind(images - self.images_seen)
         self.saved_at, self.due = self.step if saved else -1, False
         if self.world.first:
-            run.rewind_metrics(self.step)
-            if run.model.is_file():
+            self.saving.done("metrics.jsonl", lambda: run.rewind_metrics(self.step), needed=True)
+            if saved is not None:
                 model = self.averaged, self.recipe, self.images_seen, self.step
                 self.saving.done("the model file", lambda: save_model(run.model, *model))
         self.world.barrier()
         self.hooks.call("ebmkit_train_begin", step=self.step)
+
+    def _missing_penalty(self, alarm: Alarm) -> Part | None:
+        """What the recipe lacks where its energies have no bound and run away, and it can be had."""
+        return penalty_part(self.recipe)[0] if self.watchdog.needs_penalty(alarm) else None
+
+    def _good_checkpoint(self) -> checkpoints.Checkpoint | None:
+        """Where to go back to: the checkpoint that `target` names, or an older one where that is damaged."""
+        run, damaged = self.run, set[int]()
+        while True:
+            to = self.world.broadcast(target(run, self.watchdog.journal.events, damaged))
+            if to is None:
+                return None
+            found, reason = None, ""
+            try:
+                found = checkpoints.load(run, to)
+                if found is not None and found.ranks == self.world.size:
+                    found.local(self.world.rank)
+            except BadInput as error:
+                found, reason = None, str(error)
+            reasons = [text for text in self.world.all_gather(reason) if text]
+            if not reasons:
+                return found
+            self.view.say(f"warning: {reasons[0]}; an older checkpoint is taken")
+            damaged.add(to)
 
     def _log(self) -> None:
         self._look()

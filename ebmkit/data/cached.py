@@ -177,12 +177,17 @@ class CachedImages(ImageSource):
         self._batch_size = batch_size
         self._orders: dict[int, Tensor] = {}
         self._fingerprint = fingerprint(shards, context.seed, len(self._images), 0)
+        self._warn = warn
+        self.go_to(state)
+
+    def go_to(self, state: Mapping[str, Any] | None) -> None:
+        """Nothing but a number changes."""
         self._seen = 0
         if state is not None and state.get("fingerprint") == self._fingerprint:
             self._seen = int(state["seen"])
         elif state is not None:
             self._seen = (int(state["pass"]) + 1) * len(self._images)
-            warn(NEXT_PASS)
+            self._warn(NEXT_PASS)
 
     def next(self) -> Batch:
         """The next batch, gathered on the device."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
@@ -44,6 +44,10 @@ class ImageSource(ABC):
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """The position after the last batch that `next` gave, as plain JSON values; prefetched batches don't count."""
+
+    @abstractmethod
+    def go_to(self, state: Mapping[str, Any] | None) -> None:
+        """Go on from a position that `state_dict` gave; None is the beginning. No shard is listed or decoded again."""
 
     def close(self) -> None:
         """End the worker processes, if there are any. May be called twice."""

@@ -125,20 +125,28 @@ class ShardStream(ImageSource):
         self._warn = warn
         self._seen: set[str] = set()
         self._fingerprint = fingerprint(shard_set.shards, context.seed, roles, shuffle)
-        self._positions, self._next = [Position()] * count, 0
-        if state is not None:
-            self._restore(state)
-        readers = [
+        self._readers = [
             RoleReader(Role(shard_set, context.seed, context.rank * count + local, roles, shuffle))
             for local in range(count)
         ]
+        self._batch_size, self._workers = batch_size, workers
+        self._parcels: Iterator[Parcel] | None = None
+        self.go_to(state)
+
+    def go_to(self, state: Mapping[str, Any] | None) -> None:
+        """End the workers, and start others there."""
+        self.close()
+        self._positions, self._next, self.skipped = [Position()] * len(self._readers), 0, 0
+        if state is not None:
+            self._restore(state)
         # `next` keeps the positions up to date, so that workers that take over begin there.
         positions, first = self._positions, self._next
 
         def parcels(taken: int) -> ParcelStream:
-            return ParcelStream(readers, list(positions), (first + taken) % count, batch_size)
+            turn = (first + taken) % len(self._readers)
+            return ParcelStream(self._readers, list(positions), turn, self._batch_size)
 
-        self._parcels: Iterator[Parcel] | None = start_workers(parcels, workers, warn)
+        self._parcels = start_workers(parcels, self._workers, self._warn)
 
     def next(self) -> Batch:
         """The next batch, and the warnings that came with it."""

@@ -131,6 +131,8 @@ class DeepSpeedEngine(Engine):
         if not self.sharded:
             load_moments(self.torch_optimizer, state)
             return
+        # DeepSpeed updates copies of the weights, and writes them back over those that were loaded.
+        self.engine.optimizer.refresh_fp32_params()
         found = state["state"]
         if not found:
             self.torch_optimizer.state.clear()

@@ -11,7 +11,7 @@ from ebmkit.reporting.comparing import MAX_TEXT, Row, compare
 from ebmkit.reporting.cost import cost_of
 from ebmkit.reporting.html import Cell, Html, Number, joined, table, tag, void
 from ebmkit.reporting.reading import Run
-from ebmkit.watchdog.journal import PENALTY, RESTART, ROLLBACK, SKIP, STOP, count_events, sentence
+from ebmkit.watchdog.journal import PENALTY, RESTART, ROLLBACKS, SKIP, STOP, count_events, sentence
 
 MAX_EVALUATIONS = 200
 MAX_EVENTS = 50
@@ -157,9 +157,10 @@ def watchdog(runs: Sequence[Run]) -> Html:
     told: list[list[Cell]] = []
     for number, run in enumerate(runs):
         counts = count_events(run.events)
-        names = (SKIP, RESTART, ROLLBACK, PENALTY, STOP)
-        counted.append([joined([chip(number), run.label]), *(Number(words.whole(counts[name])) for name in names)])
-        large = [event for event in run.events if event["action"] in (PENALTY, ROLLBACK, STOP)]
+        rollbacks = sum(counts[name] for name in ROLLBACKS)
+        numbers = (counts[SKIP], counts[RESTART], rollbacks, counts[PENALTY], counts[STOP])
+        counted.append([joined([chip(number), run.label]), *(Number(words.whole(value)) for value in numbers)])
+        large = [event for event in run.events if event["action"] in (*ROLLBACKS, STOP)]
         told += [
             [
                 joined([chip(number), run.label]),
@@ -169,7 +170,7 @@ def watchdog(runs: Sequence[Run]) -> Html:
             ]
             for event in large[-MAX_EVENTS:]
         ]
-    heads = ("updates skipped", "chains started again", "rollbacks", "penalties added", "ended by it")
+    heads = ("updates skipped", "chains started again", "rollbacks", "with a penalty", "ended by it")
     parts = [table(["run", *map(Number, heads)], counted, label="Watchdog")]
     if told:
         parts.append(table(["run", Number("step"), "what it did, and why", Number("time")], told, label="Rollbacks"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -13,8 +12,11 @@ from ebmkit.json_lines import append_line, read_lines
 
 JOURNAL = "watchdog.jsonl"
 SKIP, RESTART, PENALTY, ROLLBACK, STOP = ACTIONS = ("skip", "restart", "penalty", "rollback", "stop")
-COUNTED = {"skipped_updates": SKIP, "restarted_chains": RESTART, "rollbacks": ROLLBACK}
-"""Metrics that count an action. They are nothing to look at while they are 0."""
+ROLLBACKS = (PENALTY, ROLLBACK)
+"""Both go back; the one adds a penalty to the recipe, the other lowers the learning rate."""
+COUNTED = {"skipped_updates": (SKIP,), "restarted_chains": (RESTART,), "rollbacks": ROLLBACKS}
+"""Metrics that count actions. They are nothing to look at while they are 0."""
+LARGEST = 2**63
 TOLD = 5
 """Lines of the same action and cause that a person is told; the others are only counted."""
 
@@ -29,7 +31,8 @@ def _is_event(value: Mapping[str, Any]) -> bool:
     numbers = ("step", "count", "to", "learning_rate_factor")
     return (
         value.get("action") in ACTIONS
-        and all(isinstance(value.get(name, 0), int | float) and math.isfinite(value.get(name, 0)) for name in numbers)
+        # False for NaN as well.
+        and all(isinstance(value.get(name, 0), int | float) and abs(value.get(name, 0)) < LARGEST for name in numbers)
         and all(isinstance(value.get(name, ""), str) for name in ("cause", "time", "use"))
     )
 
@@ -56,14 +59,14 @@ class Journal:
                 self.say(f"warning: watchdog: {self.path} cannot be written: {error.strerror}")
         key = action, cause if action == RESTART else ""
         self.told[key] = self.told.get(key, 0) + 1
-        rare = action in (PENALTY, ROLLBACK)
+        rare = action in ROLLBACKS
         if rare or self.told[key] <= TOLD:
             last = f" (further ones are only counted, in {self.path})" if self.told[key] == TOLD and not rare else ""
             self.say(f"warning: watchdog: step {step}: {sentence(event)}{last}")
 
-    def count(self, action: str) -> int:
-        """How often this was done."""
-        return self.counts[action]
+    def count(self, *actions: str) -> int:
+        """How often these were done."""
+        return sum(self.counts[action] for action in actions)
 
 
 def count_events(events: Iterable[Mapping[str, Any]]) -> Counter[str]:
@@ -81,10 +84,9 @@ def sentence(event: Mapping[str, Any]) -> str:
         return f"{count} update{'s' if count != 1 else ''} skipped: {cause}"
     if action == RESTART:
         return f"{count} chain{'s' if count != 1 else ''} started again: {cause}"
-    if action == PENALTY:
-        return f"{event.get('use')} added to the recipe, which bounds input gradients: {cause}"
-    if action == ROLLBACK:
-        to = event.get("to")
+    if action in ROLLBACKS:
+        to, use = event.get("to"), event.get("use")
         where = f"to the checkpoint of step {to}" if to else "to the beginning, with new weights"
-        return f"rolled back {where}, learning rate x{event.get('learning_rate_factor', 1.0):.3g}: {cause}"
+        added = f" with {use}, which bounds input gradients, added to the recipe" if use else ""
+        return f"rolled back {where}{added}, learning rate x{event.get('learning_rate_factor', 1.0):.3g}: {cause}"
     return f"training ended: {cause}"

@@ -8,6 +8,7 @@ from ebmkit.binder import Binder
 from ebmkit.errors import Problem
 from ebmkit.recipe import Part, Recipe
 from ebmkit.registry import default_registry
+from ebmkit.watchdog.options import WatchdogOptions
 
 
 def penalty_part(recipe: Recipe) -> tuple[Part | None, list[Problem]]:
@@ -16,7 +17,8 @@ def penalty_part(recipe: Recipe) -> tuple[Part | None, list[Problem]]:
     found = binder.component("regularizer", table, key) if table else None
     if found is None:
         # The default may be of a plugin that somebody does without.
-        return None, list(binder.problems) if "penalty" in recipe.watchdog.model_fields_set else []
+        default = WatchdogOptions().penalty
+        return None, list(binder.problems) if table != default else []
     part = Part("regularizer", *found)
     if part.component.changes_state_dict:
         return None, [Problem(key, f"{part.name} changes the network, which is not possible during training")]

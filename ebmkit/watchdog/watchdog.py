@@ -12,7 +12,7 @@ from torch import Tensor
 from ebmkit.distributed.world import World
 from ebmkit.interfaces import Pairs
 from ebmkit.watchdog.guard import Guard
-from ebmkit.watchdog.journal import COUNTED, PENALTY, RESTART, ROLLBACK, SKIP, Journal
+from ebmkit.watchdog.journal import COUNTED, PENALTY, RESTART, ROLLBACK, ROLLBACKS, SKIP, Journal
 from ebmkit.watchdog.options import WatchdogOptions
 from ebmkit.watchdog.symptoms import measure, root_mean_square, wrong
 
@@ -57,16 +57,12 @@ class Watchdog:
     @property
     def rollbacks(self) -> int:
         """Rollbacks so far, in all processes of the run."""
-        return self.journal.count(ROLLBACK)
+        return self.journal.count(*ROLLBACKS)
 
     @property
     def learning_rate_factor(self) -> float:
         """What the recipe's learning rate is multiplied by."""
-        return self.factor_after(self.rollbacks)
-
-    def factor_after(self, rollbacks: int) -> float:
-        """The same after so many rollbacks; the one that added a penalty did not change it."""
-        return float(self.options.learning_rate_factor ** max(0, rollbacks - self.journal.count(PENALTY)))
+        return float(self.options.learning_rate_factor ** self.journal.count(ROLLBACK))
 
     @property
     def acts(self) -> bool:
@@ -91,7 +87,7 @@ class Watchdog:
     @property
     def actions(self) -> dict[str, float]:
         """How much was done so far, for the metrics."""
-        return {name: self.journal.count(action) for name, action in COUNTED.items()}
+        return {name: self.journal.count(*actions) for name, actions in COUNTED.items()}
 
     def look(self, step: int, pairs: Pairs | None, metrics: Mapping[str, Tensor], world: World) -> Alarm | None:
         """Read the guard and the last batch, note what was skipped or restarted, and say what is wrong, if anything.
