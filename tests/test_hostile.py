@@ -256,3 +256,22 @@ def test_braces_are_counted_before_they_are_expanded() -> None:
             braces(pattern)
     with pytest.raises(BadData, match="unbalanced"):
         braces("{" * 2000 + "a,b" + "}" * 2000)
+
+
+def test_a_map_of_holes_in_the_data_is_not_read(tmp_path: Path) -> None:
+    """tarfile would read it before anybody can look at the member: a packed kilobyte would be gigabytes."""
+    import io
+    import tarfile
+
+    from ebmkit.data.members import files_of, open_tar
+
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("x.png")
+        holes = b"100000\n" + b"0\n" * 200_000
+        info.size = len(holes)
+        info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "1"}
+        tar.addfile(info, io.BytesIO(holes))
+    data.seek(0)
+    with pytest.raises(tarfile.ReadError, match="holes"), open_tar(data, "r:") as tar:
+        list(files_of(tar))
