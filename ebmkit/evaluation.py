@@ -105,6 +105,12 @@ def _sample_features(
     """Features of the samples, on rank 0; the images are let go as they are drawn."""
 
     def features(images: torch.Tensor) -> Features:
+        bad = int((~images.isfinite()).flatten(1).any(1).sum())
+        if bad:
+            raise BadInput(
+                f"{bad} of {len(images)} samples have pixels that are not finite, so that nothing can be measured: "
+                "the model's weights or its sampler give them"
+            )
         computed: Features = {}
         for network in networks:
             computed |= {name: value for name, value in network.compute(images).items() if name in wanted}

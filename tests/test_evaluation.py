@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from ebmkit_langevin.sampler import Langevin
 from torch import Tensor
 
 from ebmkit import BadInput
@@ -112,3 +114,16 @@ def test_a_model_file_does_not_say_what_is_fetched_or_where_to_keep_it(tmp_path:
     assert evaluate_model(trained, chosen, count=4)["images"] > 0
     assert (tmp_path / "ran").exists()
     assert not (tmp_path / "kept").exists()
+
+
+def test_samples_that_are_not_finite_are_told(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    refine = Langevin.refine
+
+    def loses(self: Langevin, energy: Any, x: Tensor, t: Tensor, noise: Any) -> Tensor:
+        after = refine(self, energy, x, t, noise)
+        after[0] = torch.nan
+        return after
+
+    monkeypatch.setattr(Langevin, "refine", loses)
+    with pytest.raises(BadInput, match="1 of 8 samples have pixels that are not finite"):
+        evaluate_model(model, count=8)
