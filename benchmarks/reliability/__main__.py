@@ -66,7 +66,13 @@ def run(name: str, count: float, keep: Path | None) -> dict[str, Any]:
             Path(folder),
             lambda text: print(f"{name}: {text}", flush=True),  # noqa: T201 - a program
         )
-    figures = {"campaign": name, "count": count, **_where(), "seconds": round(time.monotonic() - begin), **figures}
+    figures = {
+        "campaign": name,
+        "count": int(count) if count == int(count) else count,
+        **_where(),
+        "seconds": round(time.monotonic() - begin),
+        **figures,
+    }
     FIGURES.mkdir(exist_ok=True)
     (FIGURES / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return figures

@@ -34,7 +34,7 @@ def _told(figures: Figures, tell: Callable[[Figures], Iterable[str]]) -> str:
     )
     return "\n".join(
         [
-            f"**Figures** (`python -m benchmarks.reliability {figures['campaign']}`; {where}).",
+            f"**Figures** (`python -m benchmarks.reliability {figures['campaign']} --count {figures['count']}`; {where}).",
             "",
             *tell(figures),
             "",
