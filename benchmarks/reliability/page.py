@@ -28,13 +28,14 @@ def write(folder: Path, page: Path) -> None:
 
 def _told(figures: Figures, tell: Callable[[Figures], Iterable[str]]) -> str:
     where = f"{figures['date']}, {figures['seconds']} s, {figures['versions']}, {figures['machine']}"
+    command = f"python -m benchmarks.reliability {figures['campaign']} --count {figures['count']}"
     failures = figures["failures"]
     end = (
         ["Everything held."] if not failures else [f"**{len(failures)} failed:**", *(f"- {text}" for text in failures)]
     )
     return "\n".join(
         [
-            f"**Figures** (`python -m benchmarks.reliability {figures['campaign']} --count {figures['count']}`; {where}).",
+            f"**Figures** (`{command}`; {where}).",
             "",
             *tell(figures),
             "",
