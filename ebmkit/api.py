@@ -70,12 +70,13 @@ def evaluate(
     extractor: str | None = None,
     extractor_options: Mapping[str, Any] | None = None,
     weights: Sequence[str | Path] = (),
+    floor: bool = False,
 ) -> dict[str, Any]:
     """Compare `count` samples with the images of the shards `data`, by default those that the model was trained on.
 
     `metrics` are names such as "fid", by default "pixel_frechet_distance", or those of the features of an `extractor`.
-    512 samples for pixels, 50,000 otherwise. Keys: the metrics' names, then `samples`, `images`, `seed`, `data`,
-    `extractor`, `versions`. Raises `BadInput` where weights (see `weights`, files) or packages are missing.
+    512 samples for pixels, 50,000 otherwise. Keys: the metrics' names, then with `floor` the numbers that as many real
+    images have against the other ones, `samples`, `images`, `seed`, `data`, `extractor`, `versions`. Raises `BadInput` where weights (see `weights`, files) or packages are missing.
     """
     from ebmkit.evaluation import evaluate_model
 
@@ -90,6 +91,7 @@ def evaluate(
             extractor=extractor,
             extractor_options=extractor_options,
             weights=[Path(file) for file in weights],
+            floor=floor,
             say=_log.warning,
         )
         or {}
@@ -183,15 +185,16 @@ def sweep(
     jobs: int = 1,
     threads: int = 1,
     view: SweepView | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> SweepOutcome:
     """Train and evaluate every run of a sweep file (or a shipped sweep's name), as `ebmkit sweep` does.
 
-    Finished runs are kept, others go on. `outcome.rows` has values, metrics and cost of each run. Raises `EbmkitError`s
+    `overrides` are values of all runs. Finished runs are kept, others go on. `outcome.rows` has values, metrics and cost of each run. Raises `EbmkitError`s
     before the first run begins; a run that fails only has `state == "failed"`.
     """
     from ebmkit.sweeps.running import Unwatched, run_sweep
 
-    return run_sweep(source, out_dir, jobs, threads, view or Unwatched(_log.warning))
+    return run_sweep(source, out_dir, jobs, threads, view or Unwatched(_log.warning), overrides)
 
 
 def tune(

@@ -45,6 +45,7 @@ def evaluate_model(
     extractor: str | None = None,
     extractor_options: Mapping[str, Any] | None = None,
     weights: Sequence[Path] = (),
+    floor: bool = False,
     counting: Counting = _uncounted,
     say: Callable[[str], None] = lambda message: None,
     world: World | None = None,
@@ -73,14 +74,22 @@ def evaluate_model(
     images = len(next(iter(real.values()))) if real else 0
     if world.first and needed:
         comparing.require_enough(chosen, count, images)
+        if floor:
+            comparing.require_floor(count, images)
     samples = _sample_features(model, networks, {m.features for m in chosen}, count, seed, batch_size, counting, world)
     if samples is None or real is None:
         return None
+    shape = options.shape
     with counting("comparing", "metrics") as progress:
-        found = comparing.compare(chosen, samples, real, model.device, progress)
+        found = comparing.compare(chosen, samples, real, shape, model.device, progress)
+    floors = {}
+    if floor:
+        with counting("floor", "metrics") as progress:
+            floors = comparing.floor(chosen, real, count, seed, shape, model.device, progress)
     labels = [item.label for item in networks if item.label is not None]
     results = {
         **found,
+        **({"floor": floors} if floor else {}),
         "samples": count,
         "images": images,
         "seed": seed,
@@ -146,7 +155,7 @@ def _keep(model: Model, found: Mapping[str, float], results: Mapping[str, Any], 
         run.append_evaluation(row)
     except OSError as error:
         say(f"warning: {run.evaluations}: the evaluation was not appended: {error.strerror}")
-    numbers = {name: value for name, value in results.items() if name not in ("data", "versions") and value is not None}
+    numbers = {name: value for name, value in results.items() if name not in ("floor", "data", "versions") and value is not None}
     _tell_trackers(model, run, step, numbers, say)
 
 

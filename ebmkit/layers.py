@@ -46,8 +46,8 @@ ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
 NORMS = ("layer", "group", "none")
 """Normalisations by name; none of them looks at the other images of the batch."""
 
-CONDITIONINGS = ("scale_shift", "add")
-"""How a residual block takes the time embedding."""
+CONDITIONINGS = ("scale_shift", "add", "none")
+"""How a residual block takes the time embedding; "none" is blind to time, for comparison."""
 
 DOWNSAMPLINGS = ("subpixel", "subpixel3", "strided")
 """Ways to halve the height and the width."""
@@ -117,7 +117,7 @@ class ResidualBlock(nn.Module):
 
     norm, activation, conv, time, norm, activation, conv; plus the input, through a 1x1 convolution where `in != out`.
     Time is added as one value per channel ("add", DDPM), or scales and shifts the second norm's output
-    ("scale_shift", Dhariwal & Nichol 2021). `norm` and `activation` are names from `NORMS` and `ACTIVATIONS`.
+    ("scale_shift", Dhariwal & Nichol 2021), or does not enter ("none"; `embedding` is None then). `norm` and `activation` are names from `NORMS` and `ACTIVATIONS`.
     """
 
     def __init__(
@@ -131,12 +131,13 @@ class ResidualBlock(nn.Module):
         activation: str = "silu",
     ) -> None:
         super().__init__()
-        planes = _choice("conditioning", conditioning, {"scale_shift": 2, "add": 1})
-        self.scale_shift = planes == 2
+        planes = _choice("conditioning", conditioning, {"scale_shift": 2, "add": 1, "none": 0})
+        self.conditioning = conditioning
         self.norm1 = make_norm(norm, in_channels)
         self.act1 = make_activation(activation)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.time = nn.Sequential(nn.SiLU(), nn.Linear(time_width, planes * out_channels))
+        if planes:
+            self.time = nn.Sequential(nn.SiLU(), nn.Linear(time_width, planes * out_channels))
         self.norm2 = make_norm(norm, out_channels)
         self.act2 = make_activation(activation)
         # DDPM starts this convolution at zero. Then no block would depend on t at first: it has torch's default here.
@@ -144,15 +145,18 @@ class ResidualBlock(nn.Module):
         same = in_channels == out_channels
         self.skip = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
         """`x[B, in, H, W]`, `embedding[B, time_width]` -> `[B, out, H, W]`."""
-        time: Tensor = self.time(embedding)[:, :, None, None]
         h: Tensor = self.conv1(self.act1(self.norm1(x)))
-        if self.scale_shift:
-            scale, shift = time.chunk(2, dim=1)
-            h = self.norm2(h) * (1 + scale) + shift
+        if self.conditioning == "none":
+            h = self.norm2(h)
         else:
-            h = self.norm2(h + time)
+            time: Tensor = self.time(embedding)[:, :, None, None]
+            if self.conditioning == "scale_shift":
+                scale, shift = time.chunk(2, dim=1)
+                h = self.norm2(h) * (1 + scale) + shift
+            else:
+                h = self.norm2(h + time)
         h = self.conv2(self.act2(h))
         skip: Tensor = self.skip(x)
         return skip + h

@@ -82,7 +82,8 @@ def evaluate(
         str | None,
         typer.Option(
             help="Names with commas between: pixel_frechet_distance, fid, inception_score, kid, precision, recall; "
-            "with --extractor also frechet_distance."
+            "with --extractor also frechet_distance; of pixels pixel_std_ratio, neighbour_difference_ratio, "
+            "spectrum_distance, nearest_image_ratio."
         ),
     ] = None,
     extractor: Annotated[
@@ -97,6 +98,9 @@ def evaluate(
         typer.Option(min=2, help="How many samples to draw; 512 for pixels, 50,000 for features of a network."),
     ] = None,
     seed: Seed = 0,
+    floor: Annotated[
+        bool, typer.Option("--floor", help="Also what as many real images have against the other ones.")
+    ] = False,
     batch_size: BatchSize = 64,
     device: Device = "auto",
     fast: Fast = None,
@@ -136,6 +140,7 @@ def evaluate(
             extractor=extractor,
             extractor_options=options,
             weights=weights or (),
+            floor=floor,
             counting=partial(counting, target),
             say=say,
             world=world,
@@ -146,14 +151,16 @@ def evaluate(
         typer.echo(json.dumps(result))
         return
     of = f"({result['samples']} samples, seed {seed}, against {result['images']} images"
+    floors = result.pop("floor", {})
     for name, value in result.items():
         if name == "samples":
             # All that follows is not measured.
             break
+        beside = f"; floor {floors[name]:.5g}" if name in floors else ""
         if name == PIXELS:
-            target.print(f"pixel Fréchet distance {value:.3f} {of}; not FID)", markup=False)
+            target.print(f"pixel Fréchet distance {value:.3f} {of}{beside}; not FID)", markup=False)
         else:
-            target.print(f"{name} {value:.5g} {of})", markup=False)
+            target.print(f"{name} {value:.5g} {of}{beside})", markup=False)
 
 
 def _extractor_options(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ebmkit.cli.training import SetValues, collect
 from ebmkit.console import console, print_table, progress_bar
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 def sweep(
     sweep_file: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep file, or the name of a shipped sweep.")],
+    extra: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="KEY=VALUE")] = None,
+    set_values: SetValues = None,
     out_dir: Annotated[Path | None, typer.Option(help="Where the runs go; runs/NAME by default.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, each a process of its own.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of each run.")] = 1,
@@ -29,17 +32,18 @@ def sweep(
 
     All runs are checked before the first begins. Each is an ordinary run folder. Call it again to go on: finished runs
     are kept, a stopped or killed one resumes, a failed one is tried again. Values may be added to the file meanwhile.
+    --set changes a key of all runs.
 
     Example: ebmkit sweep digits_small --out-dir runs/digits_small --jobs 2
     """
-    target = console()
+    target, overrides = console(), collect(set_values, extra)
     if dry_run:
-        _list_runs(sweep_file, target)
+        _list_runs(sweep_file, overrides, target)
         return
     from ebmkit.sweeps.running import run_sweep
 
     with _Progress(target) as view:
-        outcome = run_sweep(sweep_file, out_dir, jobs, threads, view)
+        outcome = run_sweep(sweep_file, out_dir, jobs, threads, view, overrides)
     _show(outcome.rows, target)
     target.print(f"tables: {outcome.folder / 'table.csv'} and table.md", markup=False)
     if outcome.stopped:
@@ -48,13 +52,13 @@ def sweep(
     sys.exit(1 if outcome.failed else 0)
 
 
-def _list_runs(source: str, target: Console) -> None:
+def _list_runs(source: str, overrides: dict[str, object], target: Console) -> None:
     from ebmkit.binder import show
     from ebmkit.sweeps.evaluating import evaluate_words
     from ebmkit.sweeps.file import load_sweep
     from ebmkit.sweeps.plan import plan
 
-    found = load_sweep(source)
+    found = load_sweep(source, overrides)
     runs = plan(found, lambda message: console(stderr=True).print(message, markup=False))
     evaluate_words(found)
     for run in runs:

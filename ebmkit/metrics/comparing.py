@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
+
 from ebmkit.errors import BadInput
-from ebmkit.metrics import fidelity, gaussian
-from ebmkit.metrics.names import NETWORK_COUNT, PIXEL_FEATURES, Metric
+from ebmkit.metrics import fidelity, gaussian, statistics
+from ebmkit.metrics.names import NETWORK_COUNT, PIXEL_FEATURES, STATISTICS, Metric
 from ebmkit.metrics.networks import Features
+from ebmkit.noise import generator
 
 LEAST = {
     "frechet_distance": 2,
@@ -15,6 +18,7 @@ LEAST = {
     "inception_score": fidelity.IS_SPLITS,
     "precision": fidelity.NEIGHBOURS + 1,
     "recall": fidelity.NEIGHBOURS + 1,
+    **dict.fromkeys(STATISTICS, 2),
 }
 """How many images of each side a number needs to exist at all."""
 
@@ -41,9 +45,14 @@ def remark(metrics: Sequence[Metric], samples: int) -> str | None:
 
 
 def compare(
-    metrics: Sequence[Metric], samples: Features, real: Features, device: str, progress: Callable[[int, int], None]
+    metrics: Sequence[Metric],
+    samples: Features,
+    real: Features,
+    shape: tuple[int, int, int],
+    device: str,
+    progress: Callable[[int, int], None],
 ) -> dict[str, float]:
-    """The metrics' numbers by their names."""
+    """The metrics' numbers by their names, of images of this `shape` (C, H, W)."""
     shares: dict[str, tuple[float, float]] = {}
     found: dict[str, float] = {}
     for done, metric in enumerate(metrics):
@@ -53,7 +62,10 @@ def compare(
             found[metric.name] = fidelity.inception_score(drawn)
             continue
         assert data is not None
-        if metric.what == "frechet_distance":
+        if metric.what in STATISTICS:
+            images = drawn.unflatten(1, shape), data.unflatten(1, shape)
+            found[metric.name] = getattr(statistics, metric.what)(*images)
+        elif metric.what == "frechet_distance":
             found[metric.name] = gaussian.frechet_distance(drawn, data)
         elif metric.what == "kid":
             found[metric.name] = fidelity.kid(drawn, data)
@@ -63,3 +75,32 @@ def compare(
                 shares[metric.features] = fidelity.precision_recall(drawn, data, device)
             found[metric.name] = shares[metric.features][metric.what == "recall"]
     return found
+
+
+def require_floor(count: int, images: int) -> None:
+    """Raise `BadInput` where the real `images` are too few to take `count` of them as if they were samples."""
+    if images < 2 * count:
+        raise BadInput(
+            f"--floor compares {count} real images with the other ones, and the data has {images}: use fewer than "
+            f"half of them, --count {images // 2}"
+        )
+
+
+def floor(
+    metrics: Sequence[Metric],
+    real: Features,
+    count: int,
+    seed: int,
+    shape: tuple[int, int, int],
+    device: str,
+    progress: Callable[[int, int], None],
+) -> dict[str, float]:
+    """What `count` real images, drawn by `seed`, would have against the other ones: no model can be expected below.
+
+    Nothing is known of metrics without real images, which are left out.
+    """
+    measured = [metric for metric in metrics if metric.features in real]
+    order = torch.randperm(len(next(iter(real.values()))), generator=generator("cpu", seed, "floor"))
+    samples = {name: features[order[:count]] for name, features in real.items()}
+    others = {name: features[order[count:]] for name, features in real.items()}
+    return compare(measured, samples, others, shape, device, progress)

@@ -21,8 +21,10 @@ IS_SPLITS = 10
 
 
 def needed(metrics: Sequence[Metric]) -> bool:
-    """Whether any of these rests on torch-fidelity: all but Fréchet distances in pixels or in a plugin's features."""
-    return any(m.what != "frechet_distance" or m.features not in (PIXEL_FEATURES, OWN_FEATURES) for m in metrics)
+    """Whether any of these rests on torch-fidelity: all but pixels' statistics, and a plugin's Fréchet distance."""
+    return any(
+        m.features != PIXEL_FEATURES and (m.features != OWN_FEATURES or m.what != "frechet_distance") for m in metrics
+    )
 
 
 def require() -> None:

@@ -27,6 +27,9 @@ LITERATURE = {
 }
 """The metrics whose network is part of their definition: what is computed, and from which features."""
 
+STATISTICS = ("pixel_std_ratio", "neighbour_difference_ratio", "spectrum_distance", "nearest_image_ratio")
+"""The plain statistics of pixels, by the names of their functions in `ebmkit.metrics.statistics`."""
+
 WITH_EXTRACTOR = ("frechet_distance", "kid", "precision", "recall")
 """The metrics of any other network, which is then part of their name."""
 
@@ -54,6 +57,8 @@ def choose(names: Iterable[str], extractor: str | None = None) -> tuple[Metric, 
 def _metric(name: str, extractor: str | None) -> Metric:
     if name == PIXELS:
         return Metric(name, "frechet_distance", PIXEL_FEATURES)
+    if name in STATISTICS:
+        return Metric(name, name, PIXEL_FEATURES)
     if extractor is not None and name in WITH_EXTRACTOR:
         return Metric(f"{name}[{extractor}]", name, OWN_FEATURES)
     if extractor is not None and name in LITERATURE:
@@ -63,6 +68,6 @@ def _metric(name: str, extractor: str | None) -> Metric:
         return Metric(name, *LITERATURE[name])
     if name in WITH_EXTRACTOR:
         raise BadInput(f"{name} is that of some network: name one with --extractor, or ask for fid or {PIXELS}")
-    known = [PIXELS, *(LITERATURE if extractor is None else WITH_EXTRACTOR)]
+    known = [PIXELS, *(LITERATURE if extractor is None else WITH_EXTRACTOR), *STATISTICS]
     hint = suggest(name, known) or f"; there are {', '.join(known)}"
     raise BadInput(f"unknown metric '{name}'{hint}")

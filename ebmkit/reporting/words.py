@@ -17,6 +17,10 @@ METRICS = {
     "kid": "KID ↓",
     "precision": "precision ↑",
     "recall": "recall ↑",
+    "pixel_std_ratio": "pixel std ratio → 1",
+    "neighbour_difference_ratio": "neighbour difference ratio → 1",
+    "spectrum_distance": "spectrum distance (dB) ↓",
+    "nearest_image_ratio": "nearest image ratio → 1",
 }
 """Evaluations, and which way is better."""
 

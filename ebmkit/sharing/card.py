@@ -16,6 +16,10 @@ NAMES = {
     "kid": "KID",
     "precision": "precision",
     "recall": "recall",
+    "pixel_std_ratio": "pixel standard deviation / that of the data",
+    "neighbour_difference_ratio": "difference of adjacent pixels / that of the data",
+    "spectrum_distance": "distance of power spectra (dB)",
+    "nearest_image_ratio": "distance to the nearest real image / that of real images",
 }
 """Metrics as people name them; others keep the name that they were recorded under."""
 

@@ -25,7 +25,7 @@ def evaluate_words(sweep: Sweep) -> list[str]:
     group: Any = typer.main.get_command(app)
     command: Any = group.commands["evaluate"]
     flags = {
-        flag.removeprefix("--").replace("-", "_"): parameter.is_flag
+        flag.removeprefix("--").replace("-", "_"): parameter
         for parameter in command.params
         for flag in getattr(parameter, "opts", ())
         if flag.startswith("--") and flag.removeprefix("--") not in OWN
@@ -34,12 +34,16 @@ def evaluate_words(sweep: Sweep) -> list[str]:
     for key, value in sweep.evaluate.items():
         if key not in flags or key == "help":
             problems.append(Problem(f"evaluate.{key}", "unknown option of `ebmkit evaluate`" + suggest(key, flags)))
-        elif flags[key]:
+        elif flags[key].is_flag:
             if not isinstance(value, bool):
                 problems.append(Problem(f"evaluate.{key}", f"must be true or false, not {show(value)}"))
             words += [f"--{key.replace('_', '-')}"] if value is True else []
         else:
-            for item in value if isinstance(value, list | tuple) else (value,):
+            items = list(value) if isinstance(value, list | tuple) else [value]
+            if not flags[key].multiple:
+                # As `--metrics` has its names.
+                items = [",".join(map(str, items))]
+            for item in items:
                 words += [f"--{key.replace('_', '-')}", str(item)]
     if not problems:
         try:

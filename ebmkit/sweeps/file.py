@@ -77,8 +77,11 @@ def find_sweep(source: str | Path) -> Path:
     raise BadInput(f"{show(str(source))}: no such sweep file{hint}")
 
 
-def load_sweep(source: str | Path) -> Sweep:
-    """Read a sweep file; raises `BadInput`, and `RecipeError` with all of its problems."""
+def load_sweep(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Sweep:
+    """Read a sweep file; raises `BadInput`, and `RecipeError` with all of its problems.
+
+    `overrides` are values of all points, as in `[set]`, which take the place of the file's own.
+    """
     path = find_sweep(source)
     binder = Binder(default_registry())
     options = binder.options(SweepOptions, recipes.read_toml(path), "sweep")
@@ -88,10 +91,13 @@ def load_sweep(source: str | Path) -> Sweep:
     problems: list[Problem] = []
     if options.grid and options.points:
         problems.append(Problem("points", "a sweep has a [grid] or [[points]], not both"))
-    common = flat_values(options.set)
+    common = {**flat_values(options.set), **(overrides or {})}
     points = tuple(_of_grid(options.grid, problems) if options.grid else _of_list(options.points)) or (Point({}),)
     if "seed" in common or any("seed" in point.values for point in points):
         problems.append(Problem("seed", "seeds are given by `seeds = [0, 1]`, not as a value"))
+    for key in overrides or {}:
+        if any(key in point.values for point in points):
+            problems.append(Problem(f"--set {key}", "this is a value that the sweep varies; change it in the file"))
     seen: set[str] = set()
     for number, point in enumerate(points):
         same = repr(sorted(point.values.items()))

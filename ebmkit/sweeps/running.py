@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ebmkit.errors import BadInput
 from ebmkit.files import write_text
@@ -77,12 +77,19 @@ class SweepOutcome:
         return any(row.state == "failed" for row in self.rows)
 
 
-def run_sweep(source: str | Path, out_dir: str | Path | None, jobs: int, threads: int, view: SweepView) -> SweepOutcome:
+def run_sweep(
+    source: str | Path,
+    out_dir: str | Path | None,
+    jobs: int,
+    threads: int,
+    view: SweepView,
+    overrides: Mapping[str, Any] | None = None,
+) -> SweepOutcome:
     """Train and evaluate every run of a sweep that is not finished; raises `EbmkitError`s before the first begins.
 
     Writes table.csv and table.md into the sweep's folder, whenever a run has ended.
     """
-    sweep = load_sweep(source)
+    sweep = load_sweep(source, overrides)
     runs = plan(sweep, view.say)
     words = evaluate_words(sweep)
     folder = SweepFolder(Path(out_dir) if out_dir else Path("runs") / sweep.name)

@@ -24,7 +24,8 @@ class ResNetEnergy(EnergyModel):
         in_channels, height, width = image_shape
         time_width = options.time_multiplier * options.channels
         channels = options.channels
-        self.time = TimeEmbedding(time_steps, options.channels, time_width)
+        blind = options.conditioning == "none"
+        self.time = None if blind else TimeEmbedding(time_steps, options.channels, time_width)
         self.stem = nn.Conv2d(in_channels, channels, 3, padding=1)
 
         self.body = nn.ModuleList()
@@ -57,7 +58,7 @@ class ResNetEnergy(EnergyModel):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Energies `[B]` of `x[B, C, H, W]` at `t[B]`."""
-        embedding = self.time(t)
+        embedding = None if self.time is None else self.time(t)
         h = self.stem(x)
         for layer in self.body:
             h = layer(h, embedding) if isinstance(layer, ResidualBlock) else layer(h)

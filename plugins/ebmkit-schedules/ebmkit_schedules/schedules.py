@@ -32,15 +32,23 @@ class StartEnd(BaseOptions):
 
 
 class Linear(Schedule):
-    """A straight line: `start + (end - start) * progress`."""
+    """A straight line: `start + (end - start) * progress / until`, and `end` from there on."""
 
     name = "linear"
 
     class Options(StartEnd):
         """Options of `linear`."""
 
+        until: float = Field(
+            default=1.0,
+            gt=0,
+            le=1,
+            description="The progress at which `end` is reached: 0.9 leaves the last tenth at `end`.",
+        )
+
     def __call__(self, progress: float) -> float:
-        """The value on the line; exactly `end` at progress 1."""
+        """The value on the line; exactly `end` from progress `until` on."""
+        progress = min(progress / self.options.until, 1.0)
         return float(self.options.start * (1 - progress) + self.options.end * progress)
 
 

@@ -165,3 +165,12 @@ class TestCosineRestartsContract(ScheduleContract):
 
 class TestGeometricContract(ScheduleContract):
     component = Geometric
+
+
+@given(start=values, end=values, until=st.floats(0.01, 1), progress=progresses)
+def test_a_line_may_end_early(start: float, end: float, until: float, progress: float) -> None:
+    schedule = make(Linear, start=start, end=end, until=until)
+    if progress >= until:
+        assert schedule(progress) == end
+    else:
+        assert schedule(progress) == pytest.approx(make(Linear, start=start, end=end)(progress / until))

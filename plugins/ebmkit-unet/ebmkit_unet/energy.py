@@ -40,9 +40,10 @@ class UNet(Energy):
             description="Between levels: sub-pixel pooling (space to depth) with a 1x1 convolution, the same with a "
             "3x3, or a strided 3x3 convolution as in DDPM.",
         )
-        conditioning: Literal["scale_shift", "add"] = Field(
+        conditioning: Literal["scale_shift", "add", "none"] = Field(
             default="scale_shift",
-            description="Time scales and shifts the second norm of each block, or is added to its features (DDPM).",
+            description="Time scales and shifts the second norm of each block, is added to its features (DDPM), or "
+            "does not enter.",
         )
         time_multiplier: int = Field(
             default=1, ge=1, le=64, description="Width of the time embedding in multiples of `channels`; DDPM has 4."

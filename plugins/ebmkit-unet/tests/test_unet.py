@@ -52,7 +52,7 @@ def test_one_float_per_image(shape: tuple[int, int, int]) -> None:
 
 OPTIONS: list[dict[str, Any]] = [
     *({"downsampling": name} for name in ("subpixel", "subpixel3", "strided")),
-    *({"conditioning": name} for name in ("scale_shift", "add")),
+    *({"conditioning": name} for name in ("scale_shift", "add", "none")),
     *({"norm": name} for name in ("layer", "group", "none")),
     *({"head": name} for name in ("flatten", "sum", "mean")),
     *(
@@ -100,6 +100,14 @@ def test_time_matters(conditioning: str, time_steps: int) -> None:
     for t in (torch.tensor([1, 2]), torch.tensor([time_steps - 1, time_steps])):
         first, second = model(x, t)
         assert abs(first - second) > 1e-5
+
+
+def test_a_network_may_be_blind_to_time() -> None:
+    model = build(conditioning="none", **SMALL)
+    x = batch(n=1)[0].expand(2, -1, -1, -1)
+    first, second = model(x, torch.tensor([1, 3]))
+    assert first == second
+    assert not any("time" in name for name, _ in model.named_parameters())
 
 
 def test_one_time_step_is_enough() -> None:
