@@ -155,7 +155,11 @@ def _keep(model: Model, found: Mapping[str, float], results: Mapping[str, Any], 
         run.append_evaluation(row)
     except OSError as error:
         say(f"warning: {run.evaluations}: the evaluation was not appended: {error.strerror}")
-    numbers = {name: value for name, value in results.items() if name not in ("floor", "data", "versions") and value is not None}
+    numbers = {
+        name: value
+        for name, value in results.items()
+        if name not in ("floor", "data", "versions") and value is not None
+    }
     _tell_trackers(model, run, step, numbers, say)
 
 

@@ -1,0 +1,58 @@
+"""Runs the experiments behind the recipes and writes their pages in docs/results.
+
+    python -m benchmarks.results digits_choices --jobs 2
+    python -m benchmarks.results cifar16_choices --set data.shards='shards/cifar10/train-*.tar'
+    python -m benchmarks.results --page                  only the pages, from the figures in docs/results/
+
+An experiment is a sweep of that name in recipes/sweeps. Its runs go to runs/results/NAME, or FOLDER/NAME; the same command
+goes on after a stop. Figures are docs/results/NAME.json, pictures NAME.png and NAME_samples.png beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ebmkit.console import console
+from ebmkit.overrides import parse
+from ebmkit.sweeps.file import shipped_sweeps
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = ROOT / "docs" / "results"
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="experiments, sweeps by name")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each run")
+    parser.add_argument("--folder", type=Path, default=Path("runs/results"), help="where the runs go")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes")
+    parser.add_argument("--out", type=Path, default=PAGES, help="the folder of the pages")
+    parser.add_argument("--page", action="store_true", help="train nothing: pages from the figures that are there")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in shipped_sweeps()]
+    if unknown:
+        parser.error(f"no such sweep: {', '.join(unknown)}; there are {', '.join(shipped_sweeps())}")
+    if not (arguments.names or arguments.page):
+        parser.error("name an experiment, or ask for --page")
+    from benchmarks.results import gathering, page, picture
+
+    changes = parse(arguments.changes)
+    for name in [] if arguments.page else arguments.names:
+        figures, runs = gathering.run(name, arguments.folder / name, arguments.jobs, arguments.threads, changes)
+        gathering.write(figures, arguments.out / f"{name}.json")
+        picture.draw_samples(figures, runs, arguments.out / f"{name}_samples.png")
+    for path in sorted(arguments.out.glob("*.json")):
+        if arguments.names and path.stem not in arguments.names:
+            continue
+        figures = gathering.read(path)
+        picture.draw_ratios(figures, path.with_suffix(".png"))
+        page.write(figures, path.with_suffix(".md"))
+        console().print(f"{path.with_suffix('.md')}: {len(figures['points'])} points", markup=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

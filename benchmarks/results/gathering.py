@@ -1,0 +1,107 @@
+"""The figures of an experiment: every run of a sweep, with what it cost and where."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import ebmkit
+from ebmkit.console import console
+from ebmkit.run_folder import RunFolder
+from ebmkit.sweeps.file import load_sweep
+from ebmkit.sweeps.folder import SweepFolder
+from ebmkit.sweeps.plan import plan
+from ebmkit.sweeps.running import Row, Unwatched
+
+Figures = dict[str, Any]
+
+
+class Lines(Unwatched):
+    """A line for each run that ends."""
+
+    def ended(self, row: Row) -> None:
+        """Say how."""
+        told = ", ".join(f"{name} {value:.4g}" for name, value in row.metrics.items()) or row.error or ""
+        self.say(f"{row.name}: {row.state}; {row.seconds:.0f} s; {told}")
+
+
+def run(
+    name: str, folder: Path, jobs: int, threads: int, changes: Mapping[str, Any]
+) -> tuple[Figures, Mapping[str, Path]]:
+    """Train what is not trained yet; the figures, and for each point the folder of its first finished run."""
+    view = Lines(partial(console(stderr=True).print, markup=False))
+    outcome = ebmkit.sweep(name, folder, jobs, threads, view, changes)
+    if outcome.stopped:
+        raise SystemExit(outcome.exit_code)
+    sweep, sweep_folder = load_sweep(name, changes), SweepFolder(folder)
+    runs = {planned.name: planned for planned in plan(sweep)}
+    names = {repr(sorted(point.values.items())): point.name for point in sweep.points}
+    points: dict[str, Figures] = {}
+    shown: dict[str, Path] = {}
+    floor: dict[str, float] = {}
+    for row in outcome.rows:
+        title = names[repr(sorted(row.values.items()))] or row.name.rpartition("_seed-")[0] or row.name
+        point = points.setdefault(title, {"name": title, "values": row.values, "gradients": row.gradients, "runs": []})
+        record = sweep_folder.read(row.name)
+        floor = floor or ((record.evaluation or {}).get("result", {}).get("floor") or {})
+        point["runs"].append(
+            {
+                "seed": row.seed,
+                "state": row.state,
+                "error": row.error,
+                "metrics": row.metrics,
+                "seconds": round(row.seconds, 1),
+                "rollbacks": _rollbacks(sweep_folder.run(row.name)),
+            }
+        )
+        if row.state == "done":
+            shown.setdefault(title, sweep_folder.run(row.name).folder)
+    recipe = next(iter(runs.values())).recipe
+    figures: Figures = {
+        "sweep": name,
+        "recipe": sweep.recipe,
+        "command": " ".join(
+            ["python -m benchmarks.results", name, f"--jobs {jobs}", *map(_assignment, changes.items())]
+        ),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "versions": f"ebmkit {ebmkit.__version__}, torch {torch.__version__}, Python {platform.python_version()}",
+        "machine": f"{os.cpu_count()} CPU cores, {jobs} run{'s' if jobs > 1 else ''} at a time, threads {threads}",
+        "steps": recipe.train.steps,
+        "batch_size": recipe.train.batch_size,
+        "image": list(recipe.data.shape),
+        "samples": sweep.evaluate.get("count"),
+        "floor": floor,
+        "points": list(points.values()),
+    }
+    return figures, shown
+
+
+def _rollbacks(run: RunFolder) -> int:
+    rows = list(run.read_metrics())
+    return int(rows[-1].get("rollbacks", 0)) if rows else 0
+
+
+def _assignment(item: tuple[str, Any]) -> str:
+    # A path of this machine is nobody else's.
+    key, value = item
+    return f"--set {key}={'...' if os.sep in str(value) else value}"
+
+
+def write(figures: Figures, path: Path) -> None:
+    """Write the figures as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read(path: Path) -> Figures:
+    """Read figures that `write` wrote."""
+    found: Figures = json.loads(path.read_text(encoding="utf-8"))
+    return found

@@ -1,0 +1,109 @@
+"""The measured part of a page in docs/results."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.pages import markdown, write_measured
+from benchmarks.results.comparing import compare, noise, values
+
+SHORT = {
+    "pixel_frechet_distance": "pixel Fréchet distance ↓",
+    "pixel_std_ratio": "std → 1",
+    "neighbour_difference_ratio": "neighbours → 1",
+    "spectrum_distance": "spectrum (dB) ↓",
+    "nearest_image_ratio": "nearest → 1",
+}
+
+
+def write(figures: dict[str, Any], path: Path) -> None:
+    """Put the tables and pictures between the marks of the page."""
+    write_measured(path, "\n".join(_text(figures)))
+
+
+def main_metric(figures: dict[str, Any]) -> str:
+    """The metric that decides: a distance of features where there is one, else of pixels."""
+    names = metrics_of(figures)
+    return next((name for name in names if name.startswith("frechet_distance[")), names[0])
+
+
+def metrics_of(figures: dict[str, Any]) -> list[str]:
+    """The names of all metrics, in their order."""
+    return list(dict.fromkeys(name for p in figures["points"] for run in p["runs"] for name in run["metrics"]))
+
+
+def group_of(name: str) -> tuple[str, str]:
+    """`network: no norm` is the choice `no norm` of the group `network`."""
+    group, colon, choice = name.partition(": ")
+    return (group, choice) if colon else ("", name)
+
+
+def heading(name: str) -> str:
+    """A metric as a short heading."""
+    plain, bracket, network = name.partition("[")
+    if bracket:
+        title = {"frechet_distance": "feature distance", "kid": "KID"}.get(plain, plain)
+        return f"{title} ({network.removesuffix(']')}) ↓"
+    return SHORT.get(name, name)
+
+
+def _text(figures: dict[str, Any]) -> Iterator[str]:
+    points, metric = figures["points"], main_metric(figures)
+    runs = [run for point in points for run in point["runs"]]
+    hours = sum(run["seconds"] for run in runs) / 3600
+    shape = "x".join(map(str, figures["image"]))
+    yield (
+        f"`{figures['command']}`; {figures['date']}, {figures['versions']}; {figures['machine']}. {len(runs)} runs, "
+        f"{hours:.1f} hours of training by the wall clock. Images {shape}; {figures['steps']} steps of batch "
+        f"{figures['batch_size']} where no point says otherwise; {figures['samples']} samples of each run."
+    )
+    if figures["floor"]:
+        told = ", ".join(f"{heading(name)} {value:.3g}" for name, value in figures["floor"].items())
+        yield ""
+        yield f"Floor, as many real images against the other ones: {told}."
+    yield ""
+    yield (
+        f"Between seeds the {heading(metric).removesuffix(' ↓')} varies by {100 * noise(points, metric):.0f}%. "
+        f"The ratio is to the first row, with 2 standard errors."
+    )
+    name = figures["sweep"]
+    yield ""
+    yield f"![Ratios of the {heading(metric).removesuffix(' ↓')}, with 2 standard errors]({name}.png)"
+    compared = compare(points, metric)
+    others = [other for other in metrics_of(figures) if other != metric]
+    header = ["choice", heading(metric), "ratio", "", *map(heading, others), "T*K", "seconds"]
+    for group, members in itertools.groupby(points, lambda point: group_of(point["name"])[0]):
+        yield ""
+        if group:
+            yield f"### {group.capitalize()}"
+            yield ""
+        yield markdown(header, [_row(point, metric, others, compared) for point in members])
+    yield ""
+    yield f"![The first samples of each point, not chosen, of its first seed]({name}_samples.png)"
+
+
+def _row(point: dict[str, Any], metric: str, others: list[str], compared: dict[str, Any]) -> list[str]:
+    found = compared.get(point["name"])
+    failed = [run for run in point["runs"] if run["state"] != "done"]
+    cells = [group_of(point["name"])[1]]
+    if found is None:
+        cells += ["–", "–", "failed"]
+    else:
+        spread = "" if found.spread is None else f" ± {found.spread:.2g}"
+        ratio = f"{found.ratio:.2f} ({found.low:.2f} to {found.high:.2f})" if found.low != found.high else "1"
+        verdict = f"**{found.verdict}**" if found.verdict == "better" else found.verdict
+        cells += [f"{found.mean:.4g}{spread}", ratio, verdict]
+    if failed and found is not None:
+        cells[-1] += f" ({len(failed)} of {len(point['runs'])} failed)"
+    rollbacks = sum(run["rollbacks"] for run in point["runs"])
+    if rollbacks:
+        cells[-1] += f" ({rollbacks} rollbacks)"
+    for other in others:
+        numbers = values(point, other)
+        cells.append(f"{statistics.fmean(numbers):.3g}" if numbers else "–")
+    seconds = [run["seconds"] for run in point["runs"]]
+    return [*cells, str(point["gradients"] or ""), f"{statistics.fmean(seconds):.0f}"]

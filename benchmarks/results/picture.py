@@ -1,0 +1,84 @@
+"""Pictures of an experiment: what each choice changes, and what its samples look like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from benchmarks.results.comparing import compare
+from benchmarks.results.page import group_of, heading, main_metric
+
+import ebmkit
+from ebmkit.sampling import to_uint8
+
+BETTER, WORSE, SAME, INK = "#0072B2", "#D55E00", "#999999", "#333333"
+"""Blue and vermilion stay apart for colour-blind eyes, and in grey."""
+SHOWN = 12
+COLORS = {"better": BETTER, "worse": WORSE, "": SAME}
+
+
+def draw_ratios(figures: dict[str, Any], path: Path) -> None:
+    """A line for each point: the ratio of its main metric to that of the first, with the interval."""
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    metric = main_metric(figures)
+    compared = compare(figures["points"], metric)
+    names = [point["name"] for point in figures["points"] if point["name"] in compared][1:]
+    figure, axis = plt.subplots(figsize=(8, 1.2 + 0.2 * len(names)), layout="constrained")
+    for place, name in enumerate(names):
+        found = compared[name]
+        color = COLORS[found.verdict]
+        axis.plot([found.low, found.high], [place, place], "-", color=color, linewidth=1.5)
+        axis.plot([found.ratio], [place], "o", color=color, markersize=4)
+    axis.axvline(1, color=INK, linewidth=0.8)
+    axis.set_xscale("log")
+    ticks = [tick for tick in (0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20, 50) if _inside(tick, compared.values())]
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
+    axis.set_yticks(range(len(names)), names, fontsize=8)
+    axis.invert_yaxis()
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.grid(axis="x", alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.set_xlabel(f"{heading(metric).removesuffix(' ↓')}, ratio to the first point (lower is better)", fontsize=9)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def _inside(tick: float, found: Any) -> bool:
+    found = list(found)
+    return min(item.low for item in found) / 1.1 <= tick <= max(item.high for item in found) * 1.1
+
+
+def draw_samples(figures: dict[str, Any], runs: Mapping[str, Path], path: Path) -> None:
+    """A row of samples for each point, drawn from its first finished run with seed 0."""
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    columns = 1 if len(runs) <= 16 else 2
+    lines = -(-len(runs) // columns)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(6.2 * columns, 0.36 * lines), layout="constrained", squeeze=False
+    )
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, (name, folder) in zip(axes.T.flat, runs.items(), strict=False):
+        images = to_uint8(ebmkit.load(folder / "model.safetensors").sample(SHOWN, seed=0))
+        strip = images.permute(2, 0, 3, 1).flatten(1, 2)
+        axis.imshow(strip.numpy(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        group, choice = group_of(name)
+        axis.text(
+            -0.01,
+            0.5,
+            f"{group}: {choice}" if group else choice,
+            transform=axis.transAxes,
+            ha="right",
+            va="center",
+            fontsize=7,
+            color=INK,
+        )
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
