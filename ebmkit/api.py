@@ -76,7 +76,8 @@ def evaluate(
 
     `metrics` are names such as "fid", by default "pixel_frechet_distance", or those of the features of an `extractor`.
     512 samples for pixels, 50,000 otherwise. Keys: the metrics' names, then with `floor` the numbers that as many real
-    images have against the other ones, `samples`, `images`, `seed`, `data`, `extractor`, `versions`. Raises `BadInput` where weights (see `weights`, files) or packages are missing.
+    images have against the other ones, `samples`, `images`, `seed`, `data`, `extractor`, `versions`. Raises `BadInput`
+    where weights (see `weights`, files) or packages are missing.
     """
     from ebmkit.evaluation import evaluate_model
 
@@ -189,8 +190,8 @@ def sweep(
 ) -> SweepOutcome:
     """Train and evaluate every run of a sweep file (or a shipped sweep's name), as `ebmkit sweep` does.
 
-    `overrides` are values of all runs. Finished runs are kept, others go on. `outcome.rows` has values, metrics and cost of each run. Raises `EbmkitError`s
-    before the first run begins; a run that fails only has `state == "failed"`.
+    `overrides` are values of all runs. Finished runs are kept, others go on. `outcome.rows` has values, metrics and
+    cost of each run. Raises `EbmkitError`s before the first run begins; a run that fails only has `state == "failed"`.
     """
     from ebmkit.sweeps.running import Unwatched, run_sweep
 

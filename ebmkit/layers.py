@@ -117,7 +117,8 @@ class ResidualBlock(nn.Module):
 
     norm, activation, conv, time, norm, activation, conv; plus the input, through a 1x1 convolution where `in != out`.
     Time is added as one value per channel ("add", DDPM), or scales and shifts the second norm's output
-    ("scale_shift", Dhariwal & Nichol 2021), or does not enter ("none"; `embedding` is None then). `norm` and `activation` are names from `NORMS` and `ACTIVATIONS`.
+    ("scale_shift", Dhariwal & Nichol 2021), or does not enter ("none"; `embedding` is None then). `norm` and
+    `activation` are names from `NORMS` and `ACTIVATIONS`.
     """
 
     def __init__(

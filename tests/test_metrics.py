@@ -190,6 +190,18 @@ def test_too_few_images_are_refused_before_anything_is_drawn(model: Model) -> No
     comparing.require_enough(choose(["inception_score"]), 10, 0)
 
 
+def test_the_floor_is_that_of_real_images(model: Model) -> None:
+    """The same number as for a model whose samples are those real images; and what it needs is told."""
+    result = evaluate_model(model, count=20, seed=3, metrics=["pixel_frechet_distance", "pixel_std_ratio"], floor=True)
+    assert result is not None
+    assert result["floor"].keys() == {"pixel_frechet_distance", "pixel_std_ratio"}
+    # The model is untrained, and real images are not.
+    assert result["floor"]["pixel_frechet_distance"] < result["pixel_frechet_distance"]
+    images = result["images"]
+    with pytest.raises(BadInput, match=f"the data has {images}: use fewer than half of them, --count {images // 2}"):
+        evaluate_model(model, count=images // 2 + 1, floor=True)
+
+
 # --- a plugin's features ---------------------------------------------------------------------------------------------
 
 

@@ -86,6 +86,27 @@ def test_all_points_are_checked_and_all_problems_told(tmp_path: Path) -> None:
     ]
 
 
+def test_values_from_outside_are_all_points_own(tmp_path: Path) -> None:
+    path = write_sweep(tmp_path, "[set]\ntrain.steps = 3\n[grid]\nsampler.steps = [1, 2]\n")
+    runs = plan(load_sweep(path, {"train.steps": 5, "sampler.noise": 0.4}))
+    assert [run.recipe.train.steps for run in runs] == [5, 5]
+    assert [run.recipe.sampler.options.noise(0.0) for run in runs] == [0.4, 0.4]
+    told = run_cli("sweep", path, "--dry-run", "--set", "train.steps=7")
+    assert told.out.count("(7 steps") == 2
+    refused = run_cli("sweep", path, "--dry-run", "--set", "sampler.steps=7")
+    assert refused.code == 2
+    assert "--set sampler.steps  this is a value that the sweep varies" in refused.err
+
+
+def test_metrics_may_be_a_list(tmp_path: Path) -> None:
+    """The command has their names with commas between; files are given one by one."""
+    text = '[evaluate]\nmetrics = ["pixel_std_ratio", "pixel_frechet_distance"]\nweights = ["a", "b"]\nfloor = true\n'
+    assert evaluate_words(load_sweep(write_sweep(tmp_path, text))) == [
+        *("--metrics", "pixel_std_ratio,pixel_frechet_distance"),
+        *("--weights", "a", "--weights", "b", "--floor"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

@@ -4,8 +4,8 @@
     python -m benchmarks.results cifar16_choices --set data.shards='shards/cifar10/train-*.tar'
     python -m benchmarks.results --page                  only the pages, from the figures in docs/results/
 
-An experiment is a sweep of that name in recipes/sweeps. Its runs go to runs/results/NAME, or FOLDER/NAME; the same command
-goes on after a stop. Figures are docs/results/NAME.json, pictures NAME.png and NAME_samples.png beside it.
+An experiment is a sweep of that name in recipes/sweeps. Its runs go to runs/results/NAME, or FOLDER/NAME, and the same
+command goes on after a stop. Figures are docs/results/NAME.json, pictures NAME.png and NAME_samples.png beside it.
 """
 
 from __future__ import annotations

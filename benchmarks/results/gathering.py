@@ -65,12 +65,11 @@ def run(
         if row.state == "done":
             shown.setdefault(title, sweep_folder.run(row.name).folder)
     recipe = next(iter(runs.values())).recipe
+    command = " ".join([f"python -m benchmarks.results {name} --jobs {jobs}", *map(_assignment, changes.items())])
     figures: Figures = {
         "sweep": name,
         "recipe": sweep.recipe,
-        "command": " ".join(
-            ["python -m benchmarks.results", name, f"--jobs {jobs}", *map(_assignment, changes.items())]
-        ),
+        "command": command,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "versions": f"ebmkit {ebmkit.__version__}, torch {torch.__version__}, Python {platform.python_version()}",
         "machine": f"{os.cpu_count()} CPU cores, {jobs} run{'s' if jobs > 1 else ''} at a time, threads {threads}",

@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.pages import markdown, write_measured
 from benchmarks.results.comparing import compare, noise, values
 
+NOTHING = "\u2013"
 SHORT = {
     "pixel_frechet_distance": "pixel Fréchet distance ↓",
     "pixel_std_ratio": "std → 1",
@@ -91,7 +92,7 @@ def _row(point: dict[str, Any], metric: str, others: list[str], compared: dict[s
     failed = [run for run in point["runs"] if run["state"] != "done"]
     cells = [group_of(point["name"])[1]]
     if found is None:
-        cells += ["–", "–", "failed"]
+        cells += [NOTHING, NOTHING, "failed"]
     else:
         spread = "" if found.spread is None else f" ± {found.spread:.2g}"
         ratio = f"{found.ratio:.2f} ({found.low:.2f} to {found.high:.2f})" if found.low != found.high else "1"
@@ -104,6 +105,6 @@ def _row(point: dict[str, Any], metric: str, others: list[str], compared: dict[s
         cells[-1] += f" ({rollbacks} rollbacks)"
     for other in others:
         numbers = values(point, other)
-        cells.append(f"{statistics.fmean(numbers):.3g}" if numbers else "–")
+        cells.append(f"{statistics.fmean(numbers):.3g}" if numbers else NOTHING)
     seconds = [run["seconds"] for run in point["runs"]]
     return [*cells, str(point["gradients"] or ""), f"{statistics.fmean(seconds):.0f}"]

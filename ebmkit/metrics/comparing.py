@@ -63,7 +63,7 @@ def compare(
             continue
         assert data is not None
         if metric.what in STATISTICS:
-            images = drawn.unflatten(1, shape), data.unflatten(1, shape)
+            images = drawn.view(-1, *shape), data.view(-1, *shape)
             found[metric.name] = getattr(statistics, metric.what)(*images)
         elif metric.what == "frechet_distance":
             found[metric.name] = gaussian.frechet_distance(drawn, data)

@@ -15,7 +15,7 @@ def pixel_std_ratio(samples: Tensor, real: Tensor) -> float:
 
 
 def neighbour_difference_ratio(samples: Tensor, real: Tensor) -> float:
-    """Root mean square of the differences of adjacent pixels, divided by that of `real`: above 1 rough, below blurred."""
+    """Root mean square difference of adjacent pixels, divided by that of `real`; above 1 rough, below blurred."""
     return float(_neighbour_difference(samples) / _neighbour_difference(real))
 
 
