@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 MAX_LEARNING_RATE = 1e4
 """Far above any that trains, and small enough that AdamW can compute with it."""
 
+SHORTEST_RUN = 200
+"""Runs of fewer steps try out something else than training, and are not warned of it."""
+
 
 def cross_check(recipe: Recipe, source: str, world_size: int = 1) -> list[str]:
     """Warnings about a recipe; raises `RecipeError` for parts that cannot work together. Runs without torch."""
@@ -67,7 +70,8 @@ def cross_check(recipe: Recipe, source: str, world_size: int = 1) -> list[str]:
                 problems.append(Problem(f"{path}.use", message))
     if problems:
         raise RecipeError(source, problems)
-    return [warning for warning in (reachability_warning(recipe), _unbounded_warning(recipe)) if warning]
+    warnings = (reachability_warning(recipe), _unbounded_warning(recipe), chain_warning(recipe))
+    return [warning for warning in warnings if warning]
 
 
 def reach_ratio(recipe: Recipe) -> float | None:
@@ -139,6 +143,24 @@ def reachability_warning(recipe: Recipe) -> str | None:
     return (
         f"reachability: under this penalty a sweep covers {ratio:.2f} times the way to the data (about 1 works), so it "
         f"{what}; use a {more} sampler.step_size, another number of steps or other noise (docs: method, reachability)"
+    )
+
+
+def chain_warning(recipe: Recipe) -> str | None:
+    """What to say about a run that is over before a chain of its buffer is, or None."""
+    component, train = recipe.buffer.component, recipe.train
+    with blamed_on(component, "chain_length()"):
+        length = component.chain_length(recipe.buffer.options, recipe.context(), train.batch_size)
+    if length is None:
+        return None
+    if not (_is_number(length) and length >= 0):
+        raise wrong(component, f"chain_length() must return None or a number from 0, not {length!r}")
+    if length <= train.steps or train.steps < SHORTEST_RUN:
+        return None
+    return (
+        f"buffer: a chain takes {length:,.0f} steps through the sweep (time_steps * buffer.size / train.batch_size), and "
+        f"the run has {train.steps:,}: none that it begins will end; use a smaller buffer.size, {10 * train.batch_size} "
+        "for example, or more steps (docs: results)"
     )
 
 

@@ -61,6 +61,14 @@ class Buffer(Component):
         """Take back what `state_dict` gave; raises `ValueError` for a state that does not fit."""
 
     @classmethod
+    def chain_length(cls, options: Any, context: Context, batch_size: int) -> float | None:
+        """Training steps that a chain takes from its start to its end, or None where chains have no end.
+
+        A run that is shorter never sees the end of a chain that it began, which `ebmkit check` warns of.
+        """
+        return None
+
+    @classmethod
     def redeal(cls, states: Sequence[Mapping[str, Any]], context: Context) -> dict[str, Any]:
         """The state of this rank, from those of all ranks of a run that had another number of them.
 

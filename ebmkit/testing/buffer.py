@@ -135,6 +135,12 @@ class BufferContract(Contract):
         buffer.store(again.slots, again.x)
         require(self.drawn(buffer, 6).x.isfinite().all(), "after restart and store a drawn image is not finite")
 
+    def test_a_chain_takes_a_number_of_steps(self) -> None:
+        """`chain_length` is None, or a number of training steps from 0."""
+        found = self.component.chain_length(self.bound_options(), self.context(), 2)
+        number = isinstance(found, int | float) and not isinstance(found, bool) and found >= 0
+        require(found is None or number, f"chain_length must return None or a number from 0, not {found!r}")
+
     def test_begins_by_its_seed_and_rank(self) -> None:
         """Built twice it begins with the same chains; another seed or rank begins with other ones."""
         buffers = [self.build(), self.build(), self.build(seed=1)]

@@ -55,6 +55,11 @@ class Cyclic(Buffer):
         self.slots.t[drawn.slots] = t
         return super().restart(drawn, bad, generator)._replace(t=t)
 
+    @classmethod
+    def chain_length(cls, options: Any, context: Context, batch_size: int) -> float:
+        """T draws of a slot, each after `size / batch_size` steps in the mean."""
+        return float(context.time_steps * options.size / batch_size)
+
     def state_dict(self) -> dict[str, Any]:
         """`x` and `t` of every slot."""
         return self.slots.state_dict()

@@ -107,6 +107,19 @@ def test_cyclic_counts_every_slot_down_and_wraps_to_the_start() -> None:
         assert torch.equal(t, (start - 1 - turn) % time_steps + 1)
 
 
+def test_the_length_of_a_chain_is_what_it_takes() -> None:
+    """Played: the mean number of steps between two starts of a slot, with a third of the slots drawn at each."""
+    buffer, batch, steps = cyclic(30, 4), 10, 2000
+    random, starts = torch.Generator().manual_seed(0), 0
+    for _ in range(steps):
+        drawn = buffer.draw(batch, random)
+        starts += int((drawn.t == 4).sum())
+        buffer.store(drawn.slots, drawn.x)
+    expected = Cyclic.chain_length(buffer.options, buffer.context, batch)
+    assert expected == 12
+    assert steps * 30 / starts == pytest.approx(expected, rel=0.02)
+
+
 def test_cyclic_stores_into_the_drawn_slots_only() -> None:
     buffer = cyclic(12, 4)
     x, t = contents(buffer)
