@@ -15,8 +15,9 @@ import sys
 from pathlib import Path
 
 from ebmkit.console import console
+from ebmkit.errors import BadInput
 from ebmkit.overrides import parse
-from ebmkit.sweeps.file import shipped_sweeps
+from ebmkit.sweeps.file import find_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "docs" / "results"
@@ -25,7 +26,7 @@ PAGES = ROOT / "docs" / "results"
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="experiments, sweeps by name")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="experiments: sweeps by name, or sweep files")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each run")
     parser.add_argument("--folder", type=Path, default=Path("runs/results"), help="where the runs go")
@@ -33,20 +34,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=PAGES, help="the folder of the pages")
     parser.add_argument("--page", action="store_true", help="train nothing: pages from the figures that are there")
     arguments = parser.parse_args()
-    unknown = [name for name in arguments.names if name not in shipped_sweeps()]
-    if unknown:
-        parser.error(f"no such sweep: {', '.join(unknown)}; there are {', '.join(shipped_sweeps())}")
+    try:
+        sweeps = {find_sweep(name).stem: name for name in arguments.names}
+    except BadInput as error:
+        parser.error(str(error))
     if not (arguments.names or arguments.page):
         parser.error("name an experiment, or ask for --page")
     from benchmarks.results import gathering, page, picture
 
     changes = parse(arguments.changes)
-    for name in [] if arguments.page else arguments.names:
-        figures, runs = gathering.run(name, arguments.folder / name, arguments.jobs, arguments.threads, changes)
+    for name, source in {}.items() if arguments.page else sweeps.items():
+        figures, runs = gathering.run(source, arguments.folder / name, arguments.jobs, arguments.threads, changes)
         gathering.write(figures, arguments.out / f"{name}.json")
         picture.draw_samples(figures, runs, arguments.out / f"{name}_samples.png")
     for path in sorted(arguments.out.glob("*.json")):
-        if arguments.names and path.stem not in arguments.names:
+        if sweeps and path.stem not in sweeps:
             continue
         figures = gathering.read(path)
         picture.draw_ratios(figures, path.with_suffix(".png"))

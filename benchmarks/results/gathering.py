@@ -34,14 +34,14 @@ class Lines(Unwatched):
 
 
 def run(
-    name: str, folder: Path, jobs: int, threads: int, changes: Mapping[str, Any]
+    source: str, folder: Path, jobs: int, threads: int, changes: Mapping[str, Any]
 ) -> tuple[Figures, Mapping[str, Path]]:
     """Train what is not trained yet; the figures, and for each point the folder of its first finished run."""
     view = Lines(partial(console(stderr=True).print, markup=False))
-    outcome = ebmkit.sweep(name, folder, jobs, threads, view, changes)
+    outcome = ebmkit.sweep(source, folder, jobs, threads, view, changes)
     if outcome.stopped:
         raise SystemExit(outcome.exit_code)
-    sweep, sweep_folder = load_sweep(name, changes), SweepFolder(folder)
+    sweep, sweep_folder = load_sweep(source, changes), SweepFolder(folder)
     runs = {planned.name: planned for planned in plan(sweep)}
     names = {repr(sorted(point.values.items())): point.name for point in sweep.points}
     points: dict[str, Figures] = {}
@@ -65,9 +65,9 @@ def run(
         if row.state == "done":
             shown.setdefault(title, sweep_folder.run(row.name).folder)
     recipe = next(iter(runs.values())).recipe
-    command = " ".join([f"python -m benchmarks.results {name} --jobs {jobs}", *map(_assignment, changes.items())])
+    command = " ".join([f"python -m benchmarks.results {sweep.name} --jobs {jobs}", *map(_assignment, changes.items())])
     figures: Figures = {
-        "sweep": name,
+        "sweep": sweep.name,
         "recipe": sweep.recipe,
         "command": command,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),

@@ -1,0 +1,100 @@
+"""The experiments behind the recipes: their figures, how points are compared, and the page."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from run_helpers import ROOT, environment, tiny_table, write_recipe, write_shards
+
+sys.path.insert(0, str(ROOT))
+from benchmarks.results.comparing import compare, noise
+from benchmarks.results.page import main_metric
+
+METRIC = "pixel_frechet_distance"
+
+
+def point(name: str, *values: float, failed: int = 0) -> dict[str, Any]:
+    """A point with these values of the metric, and so many failed runs."""
+    runs = [{"seed": seed, "state": "done", "metrics": {METRIC: value}} for seed, value in enumerate(values)]
+    return {"name": name, "runs": runs + [{"seed": 9, "state": "failed", "metrics": {}}] * failed}
+
+
+def test_points_are_compared_as_ratios() -> None:
+    """Every point varies by the same share, so that one number says how sure a ratio is."""
+    points = [point("base", 1.0, 1.1, 1.21), point("half", 0.5, 0.55, 0.605), point("same", 1.21, 1.1, 1.0)]
+    found = compare(points, METRIC)
+    assert noise(points, METRIC) == pytest.approx(math.log(1.1) / math.sqrt(0.693), rel=1e-3)
+    assert found["base"].ratio == found["base"].low == found["base"].high == 1
+    assert found["half"].ratio == pytest.approx(0.5)
+    assert found["half"].verdict == "better"
+    assert found["same"].ratio == pytest.approx(1)
+    assert found["same"].verdict == ""
+    assert found["half"].high / found["half"].ratio == pytest.approx(
+        math.exp(2 * noise(points, METRIC) * math.sqrt(2 / 3))
+    )
+
+
+def test_a_point_that_fails_does_not_hide_the_others() -> None:
+    """One wild point leaves the noise of the others; one without a finished run is in no comparison."""
+    points = [point("base", 1.0, 1.1, 1.21), *(point(f"p{n}", 2.0, 2.2, 2.42) for n in range(3))]
+    calm = noise(points, METRIC)
+    wild = [*points, point("wild", 1.0, 500.0, 1.2), point("gone", failed=3)]
+    assert noise(wild, METRIC) == pytest.approx(calm, rel=1e-3)
+    found = compare(wild, METRIC)
+    assert found["p0"].verdict == "worse"
+    assert "gone" not in found
+
+
+def test_features_decide_where_there_are_any() -> None:
+    runs = [{"metrics": {METRIC: 1.0, "kid[net]": 2.0, "frechet_distance[net]": 3.0}}]
+    assert main_metric({"points": [{"runs": runs}]}) == "frechet_distance[net]"
+    assert main_metric({"points": [point("a", 1.0)]}) == METRIC
+
+
+def test_an_experiment_from_its_sweep_to_its_page(tmp_path: Path) -> None:
+    """Real runs, one of which fails; the page keeps its prose, and is written again without training."""
+    write_recipe(tmp_path / "tiny.toml", tiny_table(write_shards(tmp_path / "shards"), train__steps=3))
+    sweep = tmp_path / "mine.toml"
+    sweep.write_text(
+        'recipe = "tiny.toml"\nseeds = [0, 1]\n[[points]]\nname = "recipe"\n'
+        '[[points]]\nname = "sampler: large"\nsampler.step_size = 1.0\n'
+        '[[points]]\nname = "sampler: absurd"\nsampler.step_size = 1e30\nwatchdog.mode = "off"\n'
+        "[evaluate]\ncount = 8\nfloor = true\n"
+        'metrics = ["pixel_frechet_distance", "pixel_std_ratio"]\n'
+    )
+    out = tmp_path / "pages"
+    out.mkdir()
+    (out / "mine.md").write_text("# By hand\n\n<!-- measured -->\n<!-- to here -->\n\nThe end.\n")
+    words = ["-m", "benchmarks.results", str(sweep), "--folder", str(tmp_path / "runs"), "--out", str(out)]
+    ran = subprocess.run(
+        [sys.executable, *words, "--set", "train.steps=2"], cwd=ROOT, env=environment(), capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    figures = json.loads((out / "mine.json").read_text())
+    assert [p["name"] for p in figures["points"]] == ["recipe", "sampler: large", "sampler: absurd"]
+    assert figures["steps"] == 2
+    assert set(figures["floor"]) == {"pixel_frechet_distance", "pixel_std_ratio"}
+    assert {run["state"] for p in figures["points"][:2] for run in p["runs"]} == {"done"}
+    assert all(run["seconds"] > 0 for p in figures["points"] for run in p["runs"])
+    page = (out / "mine.md").read_text()
+    assert page.startswith("# By hand\n")
+    assert page.endswith("The end.\n")
+    assert "`python -m benchmarks.results mine --jobs 1 --set train.steps=2`" in page
+    assert "### Sampler" in page
+    assert "| large |" in page
+    assert {run["state"] for run in figures["points"][2]["runs"]} == {"failed"}
+    assert "| absurd | \u2013 | \u2013 | failed |" in page
+    for picture in ("mine.png", "mine_samples.png"):
+        assert (out / picture).read_bytes().startswith(b"\x89PNG")
+    again = subprocess.run(
+        [sys.executable, *words, "--page"], cwd=ROOT, env=environment(), capture_output=True, text=True
+    )
+    assert again.returncode == 0, again.stderr
+    assert (out / "mine.md").read_text() == page
