@@ -58,6 +58,7 @@ def test_features_decide_where_there_are_any() -> None:
     assert main_metric({"points": [point("a", 1.0)]}) == METRIC
 
 
+@pytest.mark.slow
 def test_an_experiment_from_its_sweep_to_its_page(tmp_path: Path) -> None:
     """Real runs, one of which fails; the page keeps its prose, and is written again without training."""
     write_recipe(tmp_path / "tiny.toml", tiny_table(write_shards(tmp_path / "shards"), train__steps=3))
