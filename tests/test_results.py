@@ -83,6 +83,7 @@ def test_an_experiment_from_its_sweep_to_its_page(tmp_path: Path) -> None:
     assert figures["steps"] == 2
     assert set(figures["floor"]) == {"pixel_frechet_distance", "pixel_std_ratio"}
     assert {run["state"] for p in figures["points"][:2] for run in p["runs"]} == {"done"}
+    assert all(0 < p["gradient_norm"]["mean"] < p["gradient_norm"]["largest"] for p in figures["points"][:2])
     assert all(run["seconds"] > 0 for p in figures["points"] for run in p["runs"])
     page = (out / "mine.md").read_text()
     assert page.startswith("# By hand\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -15,6 +16,7 @@ import torch
 
 import ebmkit
 from ebmkit.console import console
+from ebmkit.drawing.tracing import follow_seed, gradient_norms
 from ebmkit.run_folder import RunFolder
 from ebmkit.sweeps.file import load_sweep
 from ebmkit.sweeps.folder import SweepFolder
@@ -64,6 +66,8 @@ def run(
         )
         if row.state == "done":
             shown.setdefault(title, sweep_folder.run(row.name).folder)
+    for title, path in shown.items():
+        points[title]["gradient_norm"] = gradient_norm(path)
     recipe = next(iter(runs.values())).recipe
     command = " ".join([f"python -m benchmarks.results {sweep.name} --jobs {jobs}", *map(_assignment, changes.items())])
     figures: Figures = {
@@ -81,6 +85,15 @@ def run(
         "points": list(points.values()),
     }
     return figures, shown
+
+
+def gradient_norm(run: Path) -> dict[str, float]:
+    """The energy's gradient norms that a run's chains meet while samples are drawn: mean and largest, of 64 chains."""
+    model = ebmkit.load(run / "model.safetensors")
+    places = follow_seed(model, 0, range(64))
+    # Each place is met at the time step that comes next.
+    norms = [gradient_norms(model, place.x, after.t) for place, after in itertools.pairwise(places)]
+    return {"mean": float(torch.stack(norms).mean()), "largest": float(torch.stack(norms).max())}
 
 
 def _rollbacks(run: RunFolder) -> int:

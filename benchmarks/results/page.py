@@ -68,6 +68,11 @@ def _text(figures: dict[str, Any]) -> Iterator[str]:
         yield f"Floor, as many real images against the other ones: {told}."
     yield ""
     yield (
+        "Gradient norms are those of the energy at 64 chains of the first seed, at the start of each time step: the "
+        "mean, and the largest."
+    )
+    yield ""
+    yield (
         f"Between seeds the {heading(metric).removesuffix(' ↓')} varies by {100 * noise(points, metric):.0f}%. "
         f"The ratio is to the first row, with 2 standard errors."
     )
@@ -76,7 +81,7 @@ def _text(figures: dict[str, Any]) -> Iterator[str]:
     yield f"![Ratios of the {heading(metric).removesuffix(' ↓')}, with 2 standard errors]({name}.png)"
     compared = compare(points, metric)
     others = [other for other in metrics_of(figures) if other != metric]
-    header = ["choice", heading(metric), "ratio", "", *map(heading, others), "T*K", "seconds"]
+    header = ["choice", heading(metric), "ratio", "", *map(heading, others), "gradient norm, largest", "T*K", "seconds"]
     for group, members in itertools.groupby(points, lambda point: group_of(point["name"])[0]):
         yield ""
         if group:
@@ -106,5 +111,7 @@ def _row(point: dict[str, Any], metric: str, others: list[str], compared: dict[s
     for other in others:
         numbers = values(point, other)
         cells.append(f"{statistics.fmean(numbers):.3g}" if numbers else NOTHING)
+    norm = point.get("gradient_norm")
+    cells.append(f"{norm['mean']:.2g}, {norm['largest']:.2g}" if norm else NOTHING)
     seconds = [run["seconds"] for run in point["runs"]]
     return [*cells, str(point["gradients"] or ""), f"{statistics.fmean(seconds):.0f}"]
