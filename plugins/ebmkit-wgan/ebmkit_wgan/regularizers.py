@@ -31,6 +31,13 @@ class GradientPenalty(Regularizer):
             description="Norm over C, H, W of each sample (eq. 18, 19), or over the channels of each pixel, "
             "the penalty then averaged over pixels.",
         )
+        share: float = Field(
+            default=1.0,
+            gt=0,
+            le=1,
+            description="Share of the batch that is penalized, at least one image: half of it takes half of the time, and "
+            "the mean is estimated from fewer.",
+        )
 
     options: Options
 
@@ -40,9 +47,11 @@ class GradientPenalty(Regularizer):
 
         from ebmkit_wgan.functional import gradient_norm, interpolate
 
-        x = pairs.x_pos
-        a = torch.rand(x.shape[0], generator=generator, device=x.device, dtype=x.dtype)
-        norm = gradient_norm(pairs.energy, interpolate(x, pairs.x_neg, a), pairs.t, self.options.norm)
+        # The first ones: images and chains are in random order.
+        count = max(1, round(self.options.share * len(pairs.x_pos)))
+        x, x_neg, t = pairs.x_pos[:count], pairs.x_neg[:count], pairs.t[:count]
+        a = torch.rand(count, generator=generator, device=x.device, dtype=x.dtype)
+        norm = gradient_norm(pairs.energy, interpolate(x, x_neg, a), t, self.options.norm)
         value = self.options.weight * self.measure(norm)
         return Term(value, {"penalty": value.detach(), "input_gradient_norm": norm.detach().mean()})
 

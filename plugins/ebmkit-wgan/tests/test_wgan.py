@@ -117,6 +117,22 @@ def test_the_penalty_is_taken_on_the_segment_at_a_place_of_each_sample_s_own() -
     assert (quartiles - 0.25).abs().max().item() < 5 * math.sqrt(0.25 * 0.75 / batch)
 
 
+@pytest.mark.parametrize(("share", "count"), [(0.5, 4), (0.3, 2), (0.01, 1)])
+def test_a_share_of_the_batch_is_penalized(share: float, count: int) -> None:
+    """The mean over the first images, whose norms are their time steps, and the network is asked about no others."""
+    w, t = weights(1.0), torch.arange(1, 9)
+    seen: list[int] = []
+
+    def energy(x: Tensor, t: Tensor) -> Tensor:
+        seen.append(len(x))
+        return t * (x * w).sum((1, 2, 3))
+
+    options = WganLP.Options(weight=2.0, share=share)
+    term = WganLP(options, Context(SHAPE, 8)).penalty(pairs(energy, 8, t), generator())
+    assert seen == [count]
+    assert term.value.item() == pytest.approx(2 * (t[:count].double() - 1).square().mean().item())
+
+
 def test_interpolation_runs_from_data_to_chains_and_is_detached() -> None:
     x_pos, x_neg = torch.full((3, *SHAPE), 2.0, requires_grad=True), torch.full((3, *SHAPE), 6.0)
     xhat = interpolate(x_pos, x_neg, torch.tensor([0.0, 0.25, 1.0]))
