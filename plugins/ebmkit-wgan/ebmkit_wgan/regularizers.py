@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from ebmkit import BaseOptions, Pairs, Regularizer, Term
+from ebmkit import BaseOptions, Context, Pairs, Regularizer, Term
 
 if TYPE_CHECKING:
     import torch
@@ -35,11 +35,26 @@ class GradientPenalty(Regularizer):
             default=1.0,
             gt=0,
             le=1,
-            description="Share of the batch that is penalized, at least one image: half of it takes half of the time, and "
-            "the mean is estimated from fewer.",
+            description="Share of the batch that is penalized, at least one image: half of it takes half of the time, "
+            "and the mean is estimated from fewer.",
+        )
+
+        spectrum: float = Field(
+            default=0.0,
+            ge=0,
+            le=2,
+            description="Measures the gradient as `preconditioned_langevin` of this `spectrum` follows it; 0 as it is.",
         )
 
     options: Options
+
+    def __init__(self, options: Options, context: Context) -> None:
+        super().__init__(options, context)
+        self.root: Tensor | None = None
+        if options.spectrum > 0:
+            from ebmkit.spectrum import power_law
+
+            self.root = power_law(*context.image_shape[1:], options.spectrum, context.device).sqrt()
 
     def penalty(self, pairs: Pairs, generator: torch.Generator) -> Term:
         """`lambda * penalty(||grad_xhat f(xhat, t)||)` at `xhat = a * x_neg + (1 - a) * x_pos`, `a ~ U(0, 1)`."""
@@ -51,7 +66,7 @@ class GradientPenalty(Regularizer):
         count = max(1, round(self.options.share * len(pairs.x_pos)))
         x, x_neg, t = pairs.x_pos[:count], pairs.x_neg[:count], pairs.t[:count]
         a = torch.rand(count, generator=generator, device=x.device, dtype=x.dtype)
-        norm = gradient_norm(pairs.energy, interpolate(x, x_neg, a), t, self.options.norm)
+        norm = gradient_norm(pairs.energy, interpolate(x, x_neg, a), t, self.options.norm, self.root)
         value = self.options.weight * self.measure(norm)
         return Term(value, {"penalty": value.detach(), "input_gradient_norm": norm.detach().mean()})
 
@@ -60,9 +75,17 @@ class GradientPenalty(Regularizer):
         """The scalar that the weight multiplies."""
 
     @classmethod
+    def problems(cls, options: Any, context: Context) -> list[str]:
+        """A spectrum is of whole images."""
+        if options.spectrum > 0 and options.norm == "pixel":
+            return ["spectrum: goes with norm = 'sample', not with a norm of single pixels"]
+        return []
+
+    @classmethod
     def gradient_bound(cls, options: Any) -> float | None:
-        """About 1 per sample; a norm per pixel bounds no sample."""
-        return HELD_NORM if options.norm == "sample" and options.weight > 0 else None
+        """About 1 per sample; a norm per pixel bounds no sample, and one with a spectrum another gradient."""
+        plain = options.norm == "sample" and options.spectrum == 0
+        return HELD_NORM if plain and options.weight > 0 else None
 
 
 class WganLP(GradientPenalty):
