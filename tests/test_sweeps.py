@@ -187,7 +187,7 @@ def test_means_and_failures_of_a_table() -> None:
 @pytest.mark.slow
 def test_a_failed_run_does_not_end_the_others_and_finished_ones_are_kept(tmp_path: Path) -> None:
     points = '[[points]]\nname = "good"\nsampler.steps = 1\n[[points]]\nname = "bad"\nsampler.step_size = 1e38\n'
-    evaluate = "[evaluate]\ncount = 8\nseed = 5\n"
+    evaluate = '[evaluate]\ncount = 8\nseed = 5\nmetrics = ["pixel_frechet_distance"]\n'
     path, out = write_sweep(tmp_path, points + evaluate, steps=4), tmp_path / "out"
     result = run_cli("sweep", path, "--out-dir", out, "--jobs", 2)
     assert result.code == 1, result.out + result.err

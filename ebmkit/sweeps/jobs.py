@@ -44,7 +44,9 @@ class Job:
     def finished(self) -> bool:
         """Whether it is trained and evaluated with these options already."""
         evaluation = self.folder.read(self.name).evaluation
-        return self.folder.trained(self.run) and evaluation is not None and evaluation["options"] == self.options
+        # As the record has them: JSON knows no tuples.
+        options = json.loads(json.dumps(self.options))
+        return self.folder.trained(self.run) and evaluation is not None and evaluation["options"] == options
 
     def free(self) -> bool:
         """Whether no process trains in its folder: one of a killed sweep may still be writing its checkpoint."""
