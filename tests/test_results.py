@@ -75,12 +75,16 @@ def test_an_experiment_from_its_sweep_to_its_page(tmp_path: Path) -> None:
     (out / "mine.md").write_text("# By hand\n\n<!-- measured -->\n<!-- to here -->\n\nThe end.\n")
     words = ["-m", "benchmarks.results", str(sweep), "--folder", str(tmp_path / "runs"), "--out", str(out)]
     ran = subprocess.run(
-        [sys.executable, *words, "--set", "train.steps=2"], cwd=ROOT, env=environment(), capture_output=True, text=True
+        [sys.executable, *words, "--set", "train.steps=4", "--set", "train.keep_checkpoints=4"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
     )
     assert ran.returncode == 0, ran.stderr
     figures = json.loads((out / "mine.json").read_text())
     assert [p["name"] for p in figures["points"]] == ["recipe", "sampler: large", "sampler: absurd"]
-    assert figures["steps"] == 2
+    assert figures["steps"] == 4
     assert set(figures["floor"]) == {"pixel_frechet_distance", "pixel_std_ratio"}
     assert {run["state"] for p in figures["points"][:2] for run in p["runs"]} == {"done"}
     assert all(0 < p["gradient_norm"]["mean"] < p["gradient_norm"]["largest"] for p in figures["points"][:2])
@@ -88,12 +92,17 @@ def test_an_experiment_from_its_sweep_to_its_page(tmp_path: Path) -> None:
     page = (out / "mine.md").read_text()
     assert page.startswith("# By hand\n")
     assert page.endswith("The end.\n")
-    assert "`python -m benchmarks.results mine --jobs 1 --set train.steps=2`" in page
+    assert "`python -m benchmarks.results mine --jobs 1 --set train.steps=4 --set train.keep_checkpoints=4`" in page
     assert "### Sampler" in page
     assert "| large |" in page
     assert {run["state"] for run in figures["points"][2]["runs"]} == {"failed"}
     assert "| absurd | \u2013 | \u2013 | failed |" in page
-    for picture in ("mine.png", "mine_samples.png"):
+    places = figures["points"][0]["runs"][0]["course"]
+    assert [(place["step"], place["images"]) for place in places] == [(2, 16), (4, 32)]
+    assert places[1]["metrics"] == pytest.approx(figures["points"][0]["runs"][0]["metrics"])
+    assert places[0]["metrics"] != places[1]["metrics"]
+    assert "| step | 2 | 4 |" in page
+    for picture in ("mine.png", "mine_samples.png", "mine_course.png"):
         assert (out / picture).read_bytes().startswith(b"\x89PNG")
     again = subprocess.run(
         [sys.executable, *words, "--page"], cwd=ROOT, env=environment(), capture_output=True, text=True

@@ -52,6 +52,7 @@ def main() -> None:
             continue
         figures = gathering.read(path)
         picture.draw_ratios(figures, path.with_suffix(".png"))
+        picture.draw_courses(figures, path.with_name(f"{path.stem}_course.png"))
         page.write(figures, path.with_suffix(".md"))
         console().print(f"{path.with_suffix('.md')}: {len(figures['points'])} points", markup=False)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.results.courses import course
 
 import ebmkit
 from ebmkit.console import console
@@ -24,6 +25,9 @@ from ebmkit.sweeps.plan import plan
 from ebmkit.sweeps.running import Row, Unwatched
 
 Figures = dict[str, Any]
+
+COURSE = 4
+"""Runs that keep so many checkpoints are measured at each of them."""
 
 
 class Lines(Unwatched):
@@ -50,7 +54,7 @@ def run(
     shown: dict[str, Path] = {}
     floor: dict[str, float] = {}
     for row in outcome.rows:
-        title = names[repr(sorted(row.values.items()))] or row.name.rpartition("_seed-")[0] or row.name
+        title = _title(row, names)
         point = points.setdefault(title, {"name": title, "values": row.values, "gradients": row.gradients, "runs": []})
         record = sweep_folder.read(row.name)
         floor = floor or ((record.evaluation or {}).get("result", {}).get("floor") or {})
@@ -66,6 +70,11 @@ def run(
         )
         if row.state == "done":
             shown.setdefault(title, sweep_folder.run(row.name).folder)
+    for planned, row in zip(runs.values(), outcome.rows, strict=True):
+        if planned.recipe.train.keep_checkpoints >= COURSE and row.state == "done":
+            title = _title(row, names)
+            run = next(run for run in points[title]["runs"] if run["seed"] == row.seed)
+            run["course"] = course(sweep_folder.run(row.name), sweep.evaluate, folder / "course", view.say)
     for title, path in shown.items():
         points[title]["gradient_norm"] = gradient_norm(path)
     recipe = next(iter(runs.values())).recipe
@@ -94,6 +103,10 @@ def gradient_norm(run: Path) -> dict[str, float]:
     # Each place is met at the time step that comes next.
     norms = [gradient_norms(model, place.x, after.t) for place, after in itertools.pairwise(places)]
     return {"mean": float(torch.stack(norms).mean()), "largest": float(torch.stack(norms).max())}
+
+
+def _title(row: Row, names: Mapping[str, str | None]) -> str:
+    return names[repr(sorted(row.values.items()))] or row.name.rpartition("_seed-")[0] or row.name
 
 
 def _rollbacks(run: RunFolder) -> int:

@@ -52,6 +52,11 @@ def heading(name: str) -> str:
     return SHORT.get(name, name)
 
 
+def called(name: str) -> str:
+    """A metric in a sentence: its heading without the arrow."""
+    return heading(name).removesuffix(" ↓")
+
+
 def _text(figures: dict[str, Any]) -> Iterator[str]:
     points, metric = figures["points"], main_metric(figures)
     runs = [run for point in points for run in point["runs"]]
@@ -73,12 +78,12 @@ def _text(figures: dict[str, Any]) -> Iterator[str]:
     )
     yield ""
     yield (
-        f"Between seeds the {heading(metric).removesuffix(' ↓')} varies by {100 * noise(points, metric):.0f}%. "
+        f"Between seeds the {called(metric)} varies by {100 * noise(points, metric):.0f}%. "
         f"The ratio is to the first row, with 2 standard errors."
     )
     name = figures["sweep"]
     yield ""
-    yield f"![Ratios of the {heading(metric).removesuffix(' ↓')}, with 2 standard errors]({name}.png)"
+    yield f"![Ratios of the {called(metric)}, with 2 standard errors]({name}.png)"
     compared = compare(points, metric)
     others = [other for other in metrics_of(figures) if other != metric]
     header = ["choice", heading(metric), "ratio", "", *map(heading, others), "gradient norm, largest", "T*K", "seconds"]
@@ -88,8 +93,46 @@ def _text(figures: dict[str, Any]) -> Iterator[str]:
             yield f"### {group.capitalize()}"
             yield ""
         yield markdown(header, [_row(point, metric, others, compared) for point in members])
+    courses = courses_of(figures)
+    if courses:
+        yield ""
+        yield "### While training"
+        yield ""
+        yield f"The {called(metric)} of the checkpoints, the mean over seeds; dotted the floor."
+        yield ""
+        yield f"![The distance against images seen and minutes]({name}_course.png)"
+        yield ""
+        steps = list(dict.fromkeys(int(row["step"]) for rows in courses.values() for row in rows))
+        lines = []
+        for title, rows in courses.items():
+            means = {int(row["step"]): f"{row['mean']:.4g}" for row in rows}
+            lines.append([title, *(means.get(step, NOTHING) for step in steps)])
+        yield markdown(["step", *map(str, steps)], lines)
     yield ""
     yield f"![The first samples of each point, not chosen, of its first seed]({name}_samples.png)"
+
+
+def courses_of(figures: dict[str, Any]) -> dict[str, list[dict[str, float]]]:
+    """For each point that was measured on its way: step, images, minutes and the main metric's mean, low and high."""
+    metric, found = main_metric(figures), {}
+    for point in figures["points"]:
+        courses = [run["course"] for run in point["runs"] if run.get("course")]
+        rows = []
+        for places in zip(*courses, strict=False):
+            numbers = [place["metrics"][metric] for place in places]
+            rows.append(
+                {
+                    "step": places[0]["step"],
+                    "images": places[0]["images"],
+                    "minutes": statistics.fmean(place["seconds"] for place in places) / 60,
+                    "mean": statistics.fmean(numbers),
+                    "low": min(numbers),
+                    "high": max(numbers),
+                }
+            )
+        if rows:
+            found[point["name"]] = rows
+    return found
 
 
 def _row(point: dict[str, Any], metric: str, others: list[str], compared: dict[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 from benchmarks.results.comparing import compare
-from benchmarks.results.page import group_of, heading, main_metric
+from benchmarks.results.page import called, courses_of, group_of, main_metric
 
 import ebmkit
 from ebmkit.sampling import to_uint8
@@ -43,7 +43,47 @@ def draw_ratios(figures: dict[str, Any], path: Path) -> None:
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.grid(axis="x", alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.set_xlabel(f"{heading(metric).removesuffix(' ↓')}, ratio to the first point (lower is better)", fontsize=9)
+    axis.set_xlabel(f"{called(metric)}, ratio to the first point (lower is better)", fontsize=9)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def draw_courses(figures: dict[str, Any], path: Path) -> None:
+    """The main metric while runs train, against images seen and minutes: the mean over seeds, and their range.
+
+    Nothing is drawn where no run was measured on its way.
+    """
+    found = courses_of(figures)
+    if not found:
+        return
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    metric = main_metric(figures)
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
+    for axis, key, label in zip(axes, ("images", "minutes"), ("images seen", "minutes of training"), strict=True):
+        for place, (name, rows) in enumerate(found.items()):
+            color = f"C{place}"
+            axis.plot(
+                [row[key] for row in rows], [row["mean"] for row in rows], "o-", color=color, markersize=3, label=name
+            )
+            axis.fill_between(
+                [row[key] for row in rows],
+                [row["low"] for row in rows],
+                [row["high"] for row in rows],
+                color=color,
+                alpha=0.2,
+                linewidth=0,
+            )
+        if metric in figures["floor"]:
+            axis.axhline(figures["floor"][metric], color=INK, linewidth=0.8, linestyle=":")
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        axis.set_xlabel(label, fontsize=9)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel(called(metric), fontsize=9)
+    axes[0].legend(fontsize=7, frameon=False)
     figure.savefig(path, dpi=100)
     plt.close(figure)
 

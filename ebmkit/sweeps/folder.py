@@ -96,7 +96,8 @@ class SweepFolder:
                     f"{', '.join(different[:6])}), and runs of two kinds are not mixed; choose another --out-dir"
                 )
         names = {run.name for run in runs}
-        return sorted(path.stem for path in self.recipes.glob("*.toml") if path.stem not in names)
+        left = sorted(path.stem for path in self.recipes.glob("*.toml") if path.stem not in names)
+        return [name for name in left if self.run(name).folder.is_dir()]
 
     def prepare(self, sweep: Sweep, runs: Sequence[PlannedRun]) -> None:
         """Write the recipe of each run that has none yet."""
