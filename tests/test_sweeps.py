@@ -225,6 +225,15 @@ def test_a_failed_run_does_not_end_the_others_and_finished_ones_are_kept(tmp_pat
     assert "holds the sweep 'mine'" in result.err
 
 
+@pytest.mark.slow
+def test_the_first_seed_of_every_point_comes_first(tmp_path: Path) -> None:
+    path = write_sweep(tmp_path, "seeds = [4, 2]\n[grid]\nsampler.steps = [1, 2]\n[evaluate]\ncount = 8\n", steps=2)
+    result = run_cli("sweep", path, "--out-dir", tmp_path / "out")
+    assert result.code == 0, result.out + result.err
+    begun = [line.removesuffix(": begins") for line in result.out.splitlines() if line.endswith(": begins")]
+    assert begun == ["steps-1_seed-4", "steps-2_seed-4", "steps-1_seed-2", "steps-2_seed-2"]
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     path = write_sweep(tmp_path, "")
     result = run_cli("sweep", path, "--out-dir", tmp_path)

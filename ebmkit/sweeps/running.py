@@ -109,7 +109,9 @@ def run_sweep(
             view.ended(row_of(folder, job.run))
             _write_tables(folder, rows())
 
-        waiting = [job for job in todo if not job.finished()]
+        # The first seed of every point before the second of any: half a sweep has something to say about all points.
+        seeds = list(dict.fromkeys(run.seed for run in runs))
+        waiting = sorted((job for job in todo if not job.finished()), key=lambda job: seeds.index(job.run.seed))
         view.begin(len(runs) - len(waiting), len(runs))
         with listening() as stop, stop.after_step(_only_first(view.say)):
             _work(waiting, jobs, stop, view, ended)
