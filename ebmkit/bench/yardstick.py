@@ -47,7 +47,7 @@ def why_none(recipe: Recipe) -> str | None:
         return f"the reference has one gradient penalty (wgan_lp or wgan_gp), not {', '.join(names) or 'none'}"
     if recipe.regularizers[0].options.norm != "sample":
         return "the reference's penalty has norm = 'sample'"
-    if recipe.regularizers[0].options.spectrum:
+    if not recipe.regularizers[0].options.plain:
         return "the reference's penalty measures the gradient as it is"
     if recipe.regularizers[0].options.share != 1:
         return "the reference penalizes the whole batch"

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 class PreconditionedLangevin(Langevin):
     """`x <- x - eta/2 * P grad_x f(x, t) + sigma * P^(1/2) N(0, I)`, and chains start from `start * P^(1/2) N(0, I)`.
 
-    P multiplies each spatial frequency k by `(|k|^2 + 1 / (H W))^-spectrum`, scaled to a mean of 1
-    (`ebmkit.spectrum.power_law`): coarse structure moves far, fine structure little, as their power in photographs. It
-    is Langevin dynamics (eq. 9) of the images `y = P^(-1/2) x`, and `step_size = "auto"` is for gradients by y of norm
-    1: those that a penalty with the same `spectrum` holds.
+    P (`ebmkit.spectrum.Preconditioner`) multiplies each spatial frequency k by `(|k|^2 + 1 / (H W))^-spectrum` and
+    differences between channels by `chroma`, scaled to a mean of 1: chains move far where photographs vary much. It is
+    Langevin dynamics (eq. 9) of the images `y = P^(-1/2) x`, and `step_size = "auto"` is for gradients by y of norm 1:
+    those that a penalty with the same `spectrum` and `chroma` holds.
     """
 
     name = "preconditioned_langevin"
@@ -28,7 +28,17 @@ class PreconditionedLangevin(Langevin):
         """Options of `preconditioned_langevin`."""
 
         spectrum: float = Field(
-            default=0.5, ge=0, le=2, description="Exponent of P: 0 is `langevin`, 1 falls as the power of photographs."
+            default=1.0,
+            ge=0,
+            le=3,
+            description="Exponent of P over frequencies: 0 is white, 1 falls as photographs do.",
+        )
+        chroma: float = Field(
+            default=0.1,
+            gt=0,
+            le=1,
+            description="What P gives to differences between channels, of what it gives to their mean: 1 treats them "
+            "alike, photographs have about 0.05.",
         )
         start: float = Field(
             default=1.0, gt=0, le=10, description="Standard deviation of the pixels of a chain's start; N(0, I) has 1."
@@ -42,30 +52,23 @@ class PreconditionedLangevin(Langevin):
     options: Options
 
     def __init__(self, options: Options, context: Context) -> None:
-        from ebmkit.spectrum import power_law
+        from ebmkit.spectrum import Preconditioner
 
         super().__init__(options, context)
-        self.power = power_law(*context.image_shape[1:], options.spectrum, context.device)
-        self.root = self.power.sqrt()
+        self.preconditioner = Preconditioner(context.image_shape, options.spectrum, options.chroma, context.device)
 
     def begin(self, x: Tensor, t: Tensor) -> Tensor:
         """`start * P^(1/2) x` where a chain starts, which is what t = T means."""
-        from ebmkit.spectrum import filtered
-
         starts = (t == self.context.time_steps).view(-1, 1, 1, 1)
-        return filtered(x, self.options.start * self.root).where(starts, x)
+        return (self.options.start * self.preconditioner.root(x)).where(starts, x)
 
     def direction(self, gradient: Tensor) -> Tensor:
         """`P grad_x f(x, t)`."""
-        from ebmkit.spectrum import filtered
-
-        return filtered(gradient, self.power)
+        return self.preconditioner.apply(gradient)
 
     def color(self, noise: Tensor) -> Tensor:
         """`P^(1/2) N(0, I)`."""
-        from ebmkit.spectrum import filtered
-
-        return filtered(noise, self.root)
+        return self.preconditioner.root(noise)
 
     @classmethod
     def sweep_budget(cls, options: Any, context: Context) -> None:

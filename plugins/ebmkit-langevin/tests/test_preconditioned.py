@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ebmkit import Context
 from ebmkit.noise import GeneratorNoise
-from ebmkit.spectrum import filtered, power_law
+from ebmkit.spectrum import Preconditioner, power_law
 from ebmkit.testing import SamplerContract
 
 SHAPE = (2, 8, 6)
@@ -36,48 +36,62 @@ def energy(x: Tensor, t: Tensor) -> Tensor:
     return (t.view(-1, 1, 1, 1) * (x - 0.5).square() / 4 + x.sin()).sum((1, 2, 3))
 
 
-@pytest.mark.parametrize("size", [(8, 6), (5, 7), (16, 16)])
-def test_powers_have_a_mean_of_one_and_fall(size: tuple[int, int]) -> None:
-    white = torch.randn(4000, 1, *size, generator=torch.Generator().manual_seed(0))
-    for exponent in (0.0, 0.5, 1.0):
-        power = power_law(*size, exponent)
-        colored = filtered(white, power.sqrt())
-        assert colored.var().item() == pytest.approx(1, rel=0.02)
-        assert power[0, 0] == power.max()
-        whole = torch.fft.fft2(filtered(white, power)) / torch.fft.fft2(white)
-        torch.testing.assert_close(
-            whole.real[..., : power.shape[1]], power.expand(4000, 1, -1, -1), rtol=1e-2, atol=1e-2
-        )
-    torch.testing.assert_close(power_law(*size, 0.0), torch.ones(size[0], size[1] // 2 + 1))
+@pytest.mark.parametrize("shape", [(3, 8, 6), (1, 5, 7), (2, 16, 16)])
+@pytest.mark.parametrize(("spectrum", "chroma"), [(0.0, 1.0), (0.5, 1.0), (1.0, 0.1), (0.0, 0.1)])
+def test_noise_of_a_preconditioner_has_its_covariance(
+    shape: tuple[int, int, int], spectrum: float, chroma: float
+) -> None:
+    """A variance of 1 at each pixel, that of the power law at each frequency, and little colour."""
+    preconditioner = Preconditioner(shape, spectrum, chroma)
+    white = torch.randn(4000, *shape, generator=torch.Generator().manual_seed(0))
+    noise = preconditioner.root(white)
+    assert noise.var().item() == pytest.approx(1, rel=0.02)
+    torch.testing.assert_close(preconditioner.root(noise), preconditioner.apply(white), rtol=1e-3, atol=1e-4)
+    power = torch.fft.rfft2(noise, norm="ortho").abs().square().mean((0, 1))
+    torch.testing.assert_close(power, power_law(*shape[1:], spectrum), rtol=0.15, atol=0)
+    if shape[0] > 1:
+        mean = noise.mean(1, keepdim=True)
+        # Of white channels the mean has 1 / C of the variance, and each difference 1 of C - 1 shares of the rest.
+        ratio = (noise - mean).square().sum() / (shape[0] - 1) / (shape[0] * mean.square().sum())
+        assert ratio.item() == pytest.approx(chroma, rel=0.03)
+
+
+def test_the_power_falls_as_said() -> None:
+    power = power_law(64, 64, 1.5)
+    assert power[0, 0] == power.max()
+    assert (power[0, 4] / power[0, 8]).item() == pytest.approx(((8**2 + 1) / (4**2 + 1)) ** 1.5)
+    torch.testing.assert_close(power_law(8, 6, 0.0), torch.ones(8, 4))
 
 
 def test_the_map_is_symmetric() -> None:
     x, y = torch.randn(2, 1, 3, 8, 6, generator=torch.Generator().manual_seed(1))
-    power = power_law(8, 6, 1.0)
-    torch.testing.assert_close((filtered(x, power) * y).sum(), (x * filtered(y, power)).sum())
+    preconditioner = Preconditioner((3, 8, 6), 1.0, 0.2)
+    torch.testing.assert_close((preconditioner.apply(x) * y).sum(), (x * preconditioner.apply(y)).sum())
 
 
-def test_without_a_spectrum_it_is_langevin() -> None:
+def test_without_a_preconditioner_it_is_langevin() -> None:
     x, t = torch.randn(6, *SHAPE, generator=torch.Generator().manual_seed(2)), torch.tensor([1, 2, 3, 1, 2, 3])
     plain = build(Langevin).refine(energy, x, t, noise())
-    torch.testing.assert_close(build(PreconditionedLangevin, spectrum=0.0).refine(energy, x, t, noise()), plain)
+    torch.testing.assert_close(
+        build(PreconditionedLangevin, spectrum=0.0, chroma=1.0).refine(energy, x, t, noise()), plain
+    )
 
 
 def test_it_is_langevin_of_whitened_images() -> None:
     """With y = P^(-1/2) x: the plain sampler on f(P^(1/2) y), from the same white start and with the same noise."""
-    root = power_law(*SHAPE[1:], 1.0).sqrt()
+    root = Preconditioner(SHAPE, 1.0, 0.2).root
     y, t = torch.randn(6, *SHAPE, generator=torch.Generator().manual_seed(3)), torch.full((6,), 3)
-    white = build(Langevin).refine(lambda y, t: energy(filtered(y, root), t), y, t, noise())
-    found = build(PreconditionedLangevin, spectrum=1.0).refine(energy, y, t, noise())
-    torch.testing.assert_close(found, filtered(white, root), rtol=1e-4, atol=1e-4)
+    white = build(Langevin).refine(lambda y, t: energy(root(y), t), y, t, noise())
+    found = build(PreconditionedLangevin, spectrum=1.0, chroma=0.2).refine(energy, y, t, noise())
+    torch.testing.assert_close(found, root(white), rtol=1e-4, atol=1e-4)
 
 
 def test_only_chains_that_start_are_colored() -> None:
     x, t = torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(4)), torch.tensor([3, 2, 3, 1])
-    sampler = build(PreconditionedLangevin, spectrum=1.0, start=0.5)
+    sampler = build(PreconditionedLangevin, spectrum=1.0, chroma=0.2, start=0.5)
     begun = sampler.begin(x, t)
     torch.testing.assert_close(begun[[1, 3]], x[[1, 3]], rtol=0, atol=0)
-    torch.testing.assert_close(begun[[0, 2]], 0.5 * filtered(x[[0, 2]], power_law(*SHAPE[1:], 1.0).sqrt()))
+    torch.testing.assert_close(begun[[0, 2]], 0.5 * Preconditioner(SHAPE, 1.0, 0.2).root(x[[0, 2]]))
 
 
 def test_the_step_size_knows_where_chains_start() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -42,19 +43,26 @@ class GradientPenalty(Regularizer):
         spectrum: float = Field(
             default=0.0,
             ge=0,
-            le=2,
+            le=3,
             description="Measures the gradient as `preconditioned_langevin` of this `spectrum` follows it; 0 as it is.",
         )
+        chroma: float = Field(default=1.0, gt=0, le=1, description="The same for its `chroma`; 1 as it is.")
+
+        @property
+        def plain(self) -> bool:
+            """Whether the gradient is measured as it is."""
+            return self.spectrum == 0 and self.chroma == 1
 
     options: Options
 
     def __init__(self, options: Options, context: Context) -> None:
         super().__init__(options, context)
-        self.root: Tensor | None = None
-        if options.spectrum > 0:
-            from ebmkit.spectrum import power_law
+        self.root: Callable[[Tensor], Tensor] | None = None
+        if not options.plain:
+            from ebmkit.spectrum import Preconditioner
 
-            self.root = power_law(*context.image_shape[1:], options.spectrum, context.device).sqrt()
+            shape, device = context.image_shape, context.device
+            self.root = Preconditioner(shape, options.spectrum, options.chroma, device).root
 
     def penalty(self, pairs: Pairs, generator: torch.Generator) -> Term:
         """`lambda * penalty(||grad_xhat f(xhat, t)||)` at `xhat = a * x_neg + (1 - a) * x_pos`, `a ~ U(0, 1)`."""
@@ -76,16 +84,15 @@ class GradientPenalty(Regularizer):
 
     @classmethod
     def problems(cls, options: Any, context: Context) -> list[str]:
-        """A spectrum is of whole images."""
-        if options.spectrum > 0 and options.norm == "pixel":
-            return ["spectrum: goes with norm = 'sample', not with a norm of single pixels"]
+        """A preconditioner is one of whole images."""
+        if not options.plain and options.norm == "pixel":
+            return ["norm: spectrum and chroma go with norm = 'sample', not with a norm of single pixels"]
         return []
 
     @classmethod
     def gradient_bound(cls, options: Any) -> float | None:
-        """About 1 per sample; a norm per pixel bounds no sample, and one with a spectrum another gradient."""
-        plain = options.norm == "sample" and options.spectrum == 0
-        return HELD_NORM if plain and options.weight > 0 else None
+        """About 1 per sample; a norm per pixel bounds no sample, and a preconditioner another gradient."""
+        return HELD_NORM if options.norm == "sample" and options.plain and options.weight > 0 else None
 
 
 class WganLP(GradientPenalty):

@@ -13,7 +13,7 @@ from ebmkit_wgan.regularizers import WganGP, WganLP
 from torch import Tensor, nn
 
 from ebmkit import Context, Pairs, Term
-from ebmkit.spectrum import filtered, power_law
+from ebmkit.spectrum import Preconditioner
 from ebmkit.testing import RegularizerContract
 
 SHAPE = (2, 3, 3)
@@ -263,13 +263,14 @@ class TestWganLPPerPixelContract(RegularizerContract):
     options = {"norm": "pixel", "weight": 3.0}
 
 
-def test_a_spectrum_measures_what_preconditioned_steps_follow() -> None:
+@pytest.mark.parametrize("options", [{"spectrum": 1.0}, {"chroma": 0.2}, {"spectrum": 0.5, "chroma": 0.2}])
+def test_a_preconditioned_norm_is_that_of_what_the_steps_follow(options: dict[str, float]) -> None:
     """A linear energy's gradient is w, and its norm that of P^(1/2) w; a norm of pixels knows no frequencies."""
     w = weights(1.0)
-    root = power_law(*SHAPE[1:], 1.0).sqrt().double()
-    expected = filtered(w[None], root).norm().item()
+    root = Preconditioner(SHAPE, options.get("spectrum", 0.0), options.get("chroma", 1.0)).root
+    expected = root(w[None]).norm().item()
     assert expected != pytest.approx(1, rel=0.01)
-    term = WganGP(WganGP.Options(spectrum=1.0), CONTEXT).penalty(pairs(linear(w)), generator())
+    term = WganGP(WganGP.Options(**options), CONTEXT).penalty(pairs(linear(w)), generator())
     assert term.metrics["input_gradient_norm"].item() == pytest.approx(expected, rel=1e-5)
-    assert WganLP.gradient_bound(WganLP.Options(spectrum=1.0)) is None
-    assert "norm = 'sample'" in WganLP.problems(WganLP.Options(spectrum=1.0, norm="pixel"), CONTEXT)[0]
+    assert WganLP.gradient_bound(WganLP.Options(**options)) is None
+    assert "norm = 'sample'" in WganLP.problems(WganLP.Options(**options, norm="pixel"), CONTEXT)[0]
