@@ -16,12 +16,9 @@ LOWEST, HIGHEST = 0.8, 1.6
 """Ratios outside of this range are warned about: far below cannot reach the data, far above overshoots."""
 
 
-def distance_to_cover(dimensions: int, noise: float, start: float = 1.0) -> float:
-    """`sqrt(D * (v + S + m))` for images of `dimensions` D and a sampler that adds `noise` S per pixel.
-
-    `start` is v, the variance per pixel of what a sweep starts from: 1 for N(0, I).
-    """
-    return math.sqrt(dimensions * (start + noise + DATA_SECOND_MOMENT))
+def distance_to_cover(dimensions: int, noise: float) -> float:
+    """`sqrt(D * (1 + S + m))` for images of `dimensions` D and a sampler that adds `noise` S per pixel."""
+    return math.sqrt(dimensions * (1.0 + noise + DATA_SECOND_MOMENT))
 
 
 def reach_ratio(travel: float, noise: float, dimensions: int, gradient_norm: float) -> float:
@@ -29,8 +26,6 @@ def reach_ratio(travel: float, noise: float, dimensions: int, gradient_norm: flo
     return travel * gradient_norm / distance_to_cover(dimensions, noise)
 
 
-def step_size_for(
-    ratio: float, steps: int, noise: float, dimensions: int, gradient_norm: float, start: float = 1.0
-) -> float:
+def step_size_for(ratio: float, steps: int, noise: float, dimensions: int, gradient_norm: float) -> float:
     """The constant step size `eta` with which `steps` = T*K steps reach the wanted ratio."""
-    return ratio * distance_to_cover(dimensions, noise, start) / (gradient_norm * steps / 2)
+    return ratio * distance_to_cover(dimensions, noise) / (gradient_norm * steps / 2)

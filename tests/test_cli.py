@@ -134,7 +134,7 @@ def test_list_plugins_takes_less_than_a_second(tmp_path: Path) -> None:
 def test_list_plugins_shows_kind_name_distribution_and_version() -> None:
     expected = {
         "energy": ["resnet", "timm", "unet"],
-        "sampler": ["langevin", "preconditioned_langevin"],
+        "sampler": ["langevin"],
         "buffer": ["cyclic", "fresh", "persistent"],
         "regularizer": ["energy_l2", "spectral_norm", "wgan_gp", "wgan_lp"],
         "schedule": ["constant", "cosine", "cosine_restarts", "geometric", "linear"],

@@ -97,7 +97,7 @@ def test_first_party_plugins_are_found_with_their_distribution(first_party: dict
         assert (distribution, version) == ("ebmkit", ebmkit.__version__)
     assert names == {
         "energy": ["resnet", "timm", "unet"],
-        "sampler": ["langevin", "preconditioned_langevin"],
+        "sampler": ["langevin"],
         "buffer": ["cyclic", "fresh", "persistent"],
         "regularizer": ["energy_l2", "spectral_norm", "wgan_gp", "wgan_lp"],
         "schedule": ["constant", "cosine", "cosine_restarts", "geometric", "linear"],
@@ -180,7 +180,7 @@ def test_a_broken_plugin_is_reported_and_hurts_nobody(fault: str, tmp_path: Path
     assert "\n" not in told
     # Whoever asks for what the plugin would have had is told why it is not there.
     assert found["still"].splitlines() == [
-        "unknown sampler 'still'; installed: langevin, preconditioned_langevin",
+        "unknown sampler 'still'; installed: langevin",
         "plugins that did not load:",
         f"  {told} [broken (broken-one 1.2)]",
     ]

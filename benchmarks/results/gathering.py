@@ -78,7 +78,7 @@ def run(
     for title, path in shown.items():
         points[title]["gradient_norm"] = gradient_norm(path)
     recipe = next(iter(runs.values())).recipe
-    command = " ".join([f"python -m benchmarks.results {sweep.name} --jobs {jobs}", *map(_assignment, changes.items())])
+    command = " ".join([f"python -m benchmarks.results {sweep.name} --jobs {jobs}", *map(assignment, changes.items())])
     figures: Figures = {
         "sweep": sweep.name,
         "recipe": sweep.recipe,
@@ -114,7 +114,8 @@ def _rollbacks(run: RunFolder) -> int:
     return int(rows[-1].get("rollbacks", 0)) if rows else 0
 
 
-def _assignment(item: tuple[str, Any]) -> str:
+def assignment(item: tuple[str, Any]) -> str:
+    """`--set key=value` for a page."""
     # A path of this machine is nobody else's.
     key, value = item
     return f"--set {key}={'...' if os.sep in str(value) else value}"

@@ -27,9 +27,9 @@ def write(figures: dict[str, Any], path: Path) -> None:
 
 
 def main_metric(figures: dict[str, Any]) -> str:
-    """The metric that decides: a distance of features where there is one, else of pixels."""
+    """The metric that decides: KID where there is one, which contrast cannot lower, else the first (docs: results)."""
     names = metrics_of(figures)
-    return next((name for name in names if name.startswith("frechet_distance[")), names[0])
+    return next((name for name in names if name.startswith("kid[")), names[0])
 
 
 def metrics_of(figures: dict[str, Any]) -> list[str]:

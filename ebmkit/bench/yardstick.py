@@ -47,10 +47,6 @@ def why_none(recipe: Recipe) -> str | None:
         return f"the reference has one gradient penalty (wgan_lp or wgan_gp), not {', '.join(names) or 'none'}"
     if recipe.regularizers[0].options.norm != "sample":
         return "the reference's penalty has norm = 'sample'"
-    if not recipe.regularizers[0].options.plain:
-        return "the reference's penalty measures the gradient as it is"
-    if recipe.regularizers[0].options.share != 1:
-        return "the reference penalizes the whole batch"
     if any(getattr(recipe.sampler.options, name, None) is not None for name in ("clip_gradient", "clamp")):
         return "the reference neither clips gradients nor clamps images"
     if recipe.optimizer.clip_grad_norm is not None:

@@ -12,7 +12,6 @@ PLUGIN_API = 1
 @hookimpl
 def ebmkit_samplers() -> Sequence[type[Sampler]]:
     """The classes of this plugin."""
-    from ebmkit_langevin.preconditioned import PreconditionedLangevin
     from ebmkit_langevin.sampler import Langevin
 
-    return [Langevin, PreconditionedLangevin]
+    return [Langevin]

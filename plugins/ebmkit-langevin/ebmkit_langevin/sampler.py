@@ -58,11 +58,6 @@ class Langevin(Sampler):
             default=None, gt=0, description="Keep x within [-clamp, clamp] after each step; off by default."
         )
 
-        @property
-        def start_variance(self) -> float:
-            """Variance per pixel of what a chain starts from: N(0, I)."""
-            return 1.0
-
     options: Options
 
     def __init__(self, options: Options, context: Context) -> None:
@@ -83,35 +78,27 @@ class Langevin(Sampler):
         from ebmkit import energy_gradient
         from ebmkit_langevin.functional import clip_norm, langevin_step
 
-        x = self.begin(x.detach(), t)
+        x = x.detach()
         row = self.context.time_steps - t
         step_sizes, sigmas = self.step_sizes.to(x.dtype)[row], self.sigmas.to(x.dtype)[row]
         for k in range(self.steps):
             gradient = energy_gradient(energy, x, t)
             if self.options.clip_gradient is not None:
                 gradient = clip_norm(gradient, self.options.clip_gradient)
-            step, drawn = self.direction(gradient), self.color(noise.normal_like(x))
-            x = langevin_step(x, step, step_sizes[:, k], sigmas[:, k], drawn)
+            x = langevin_step(x, gradient, step_sizes[:, k], sigmas[:, k], noise.normal_like(x))
             if self.options.clamp is not None:
                 x = x.clamp(-self.options.clamp, self.options.clamp)
         return x
 
-    def begin(self, x: Tensor, t: Tensor) -> Tensor:
-        """`x` as the K steps at `t` begin with it: unchanged here."""
-        return x
-
-    def direction(self, gradient: Tensor) -> Tensor:
-        """What the steps descend: the gradient here."""
-        return gradient
-
-    def color(self, noise: Tensor) -> Tensor:
-        """The noise of a step, before sigma: N(0, I) here."""
-        return noise
-
     @classmethod
-    def sweep_budget(cls, options: Any, context: Context) -> SweepBudget | None:
+    def sweep_budget(cls, options: Any, context: Context) -> SweepBudget:
         """Sums of `eta / 2` and `sigma^2` over the sweep's T*K steps."""
-        return totals(options, context)
+        values = [pair for row in sweep_table(options, context) for pair in row]
+        return SweepBudget(
+            travel=sum(eta / 2 for eta, _ in values),
+            noise=sum(sigma * sigma for _, sigma in values),
+            needs_gradient_bound=options.step_size == "auto",
+        )
 
     @classmethod
     def problems(cls, options: Any, context: Context) -> list[str]:
@@ -127,22 +114,12 @@ class Langevin(Sampler):
             found.append("step_size: falls below 0 within the sweep; sampling would climb the energy")
         if min(sigma for _, sigma in values) < 0:
             found.append("noise: falls below 0 within the sweep; a standard deviation cannot")
-        budget = totals(options, context)
+        budget = cls.sweep_budget(options, context)
         if not math.isfinite(budget.noise):
             found.append("noise: too large to compute with")
         elif not math.isfinite(budget.travel):
             found.append("step_size: too large to compute with")
         return found
-
-
-def totals(options: Langevin.Options, context: Context) -> SweepBudget:
-    """What the steps of a sweep add up to."""
-    values = [pair for row in sweep_table(options, context) for pair in row]
-    return SweepBudget(
-        travel=sum(eta / 2 for eta, _ in values),
-        noise=sum(sigma * sigma for _, sigma in values),
-        needs_gradient_bound=options.step_size == "auto",
-    )
 
 
 def sweep_table(options: Langevin.Options, context: Context) -> list[list[tuple[float, float]]]:
@@ -152,8 +129,9 @@ def sweep_table(options: Langevin.Options, context: Context) -> list[list[tuple[
     if isinstance(options.step_size, str):
         channels, height, width = context.image_shape
         added = sum(sigma * sigma for sigma in sigmas)
-        pixels, start = channels * height * width, options.start_variance
-        eta = step_size_for(options.auto_ratio, time_steps * steps, added, pixels, AUTO_GRADIENT_NORM, start)
+        eta = step_size_for(
+            options.auto_ratio, time_steps * steps, added, channels * height * width, AUTO_GRADIENT_NORM
+        )
         etas = [eta] * len(sigmas)
     else:
         etas = [options.step_size(p) for p in _progress(options, time_steps)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -19,13 +18,10 @@ def interpolate(x_pos: Tensor, x_neg: Tensor, a: Tensor) -> Tensor:
     return (a * x_neg + (1 - a) * x_pos).detach()
 
 
-def gradient_norm(
-    energy: EnergyFunction, xhat: Tensor, t: Tensor, norm: Norm, root: Callable[[Tensor], Tensor] | None = None
-) -> Tensor:
+def gradient_norm(energy: EnergyFunction, xhat: Tensor, t: Tensor, norm: Norm) -> Tensor:
     """`||grad_xhat f(xhat, t)||_2`, differentiable by the parameters: `[B]` per sample or `[B, H, W]` per pixel.
 
     "sample" takes the norm over C, H and W, as eq. 18 and 19 mean it; "pixel" over the channels of each pixel only.
-    With `root`, the map `P^(1/2)` of a preconditioner, it is `||P^(1/2) grad_xhat f(xhat, t)||_2`.
     """
     gradient = energy_gradient(energy, xhat, t, create_graph=True)
     if not gradient.requires_grad:
@@ -34,8 +30,6 @@ def gradient_norm(
             "the energy's input gradient depends on nothing that can be trained, so the gradient penalty would do "
             "nothing: it needs trainable parameters and an energy that can be differentiated twice (double backward)"
         )
-    if root is not None:
-        gradient = root(gradient)
     norms: Tensor = torch.linalg.vector_norm(gradient, dim=(1, 2, 3) if norm == "sample" else 1)
     return norms
 

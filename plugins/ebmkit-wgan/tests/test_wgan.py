@@ -13,7 +13,6 @@ from ebmkit_wgan.regularizers import WganGP, WganLP
 from torch import Tensor, nn
 
 from ebmkit import Context, Pairs, Term
-from ebmkit.spectrum import Preconditioner
 from ebmkit.testing import RegularizerContract
 
 SHAPE = (2, 3, 3)
@@ -116,22 +115,6 @@ def test_the_penalty_is_taken_on_the_segment_at_a_place_of_each_sample_s_own() -
     assert a.var().item() == pytest.approx(1 / 12, rel=0.1)
     quartiles = torch.histc(a, 4, 0, 1) / batch
     assert (quartiles - 0.25).abs().max().item() < 5 * math.sqrt(0.25 * 0.75 / batch)
-
-
-@pytest.mark.parametrize(("share", "count"), [(0.5, 4), (0.3, 2), (0.01, 1)])
-def test_a_share_of_the_batch_is_penalized(share: float, count: int) -> None:
-    """The mean over the first images, whose norms are their time steps, and the network is asked about no others."""
-    w, t = weights(1.0), torch.arange(1, 9)
-    seen: list[int] = []
-
-    def energy(x: Tensor, t: Tensor) -> Tensor:
-        seen.append(len(x))
-        return t * (x * w).sum((1, 2, 3))
-
-    options = WganLP.Options(weight=2.0, share=share)
-    term = WganLP(options, Context(SHAPE, 8)).penalty(pairs(energy, 8, t), generator())
-    assert seen == [count]
-    assert term.value.item() == pytest.approx(2 * (t[:count].double() - 1).square().mean().item())
 
 
 def test_interpolation_runs_from_data_to_chains_and_is_detached() -> None:
@@ -261,16 +244,3 @@ class TestWganGPContract(RegularizerContract):
 class TestWganLPPerPixelContract(RegularizerContract):
     component = WganLP
     options = {"norm": "pixel", "weight": 3.0}
-
-
-@pytest.mark.parametrize("options", [{"spectrum": 1.0}, {"chroma": 0.2}, {"spectrum": 0.5, "chroma": 0.2}])
-def test_a_preconditioned_norm_is_that_of_what_the_steps_follow(options: dict[str, float]) -> None:
-    """A linear energy's gradient is w, and its norm that of P^(1/2) w; a norm of pixels knows no frequencies."""
-    w = weights(1.0)
-    root = Preconditioner(SHAPE, options.get("spectrum", 0.0), options.get("chroma", 1.0)).root
-    expected = root(w[None]).norm().item()
-    assert expected != pytest.approx(1, rel=0.01)
-    term = WganGP(WganGP.Options(**options), CONTEXT).penalty(pairs(linear(w)), generator())
-    assert term.metrics["input_gradient_norm"].item() == pytest.approx(expected, rel=1e-5)
-    assert WganLP.gradient_bound(WganLP.Options(**options)) is None
-    assert "norm = 'sample'" in WganLP.problems(WganLP.Options(**options, norm="pixel"), CONTEXT)[0]

@@ -1,0 +1,189 @@
+"""The parts that were tried and did not win: they are what they are said to be."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+from ebmkit_langevin.sampler import Langevin
+from ebmkit_wgan.regularizers import WganLP
+from torch import Tensor
+
+from ebmkit import Context, EnergyModel, Pairs
+from ebmkit.noise import GeneratorNoise
+from ebmkit.plugins import LoadedPlugin, Registered, discover
+from ebmkit.registry import Registry
+from ebmkit.testing import RegularizerContract, SamplerContract
+from run_helpers import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks" / "results" / "trials"))
+import ebmkit_trials
+from ebmkit_trials.normalized import NormalizedLangevin
+from ebmkit_trials.penalty import TrialLP
+from ebmkit_trials.preconditioned import PreconditionedLangevin
+from ebmkit_trials.preconditioner import Preconditioner, power_law
+
+SHAPE = (2, 8, 6)
+
+
+def build(kind: type[Langevin], time_steps: int = 3, **options: Any) -> Langevin:
+    return kind(kind.Options(**{"steps": 4, "step_size": 0.3, "noise": 0.2, **options}), Context(SHAPE, time_steps))
+
+
+def noise(seed: int = 0) -> GeneratorNoise:
+    return GeneratorNoise(torch.Generator().manual_seed(seed))
+
+
+def energy(x: Tensor, t: Tensor) -> Tensor:
+    """Curved, and different at each time step."""
+    return (t.view(-1, 1, 1, 1) * (x - 0.5).square() / 4 + x.sin()).sum((1, 2, 3))
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 6), (1, 5, 7), (2, 16, 16)])
+@pytest.mark.parametrize(("spectrum", "chroma"), [(0.0, 1.0), (0.5, 1.0), (1.0, 0.1), (0.0, 0.1)])
+def test_noise_of_a_preconditioner_has_its_covariance(
+    shape: tuple[int, int, int], spectrum: float, chroma: float
+) -> None:
+    """A variance of 1 at each pixel, that of the power law at each frequency, and little colour."""
+    preconditioner = Preconditioner(shape, spectrum, chroma)
+    white = torch.randn(4000, *shape, generator=torch.Generator().manual_seed(0))
+    noise = preconditioner.root(white)
+    assert noise.var().item() == pytest.approx(1, rel=0.02)
+    torch.testing.assert_close(preconditioner.root(noise), preconditioner.apply(white), rtol=1e-3, atol=1e-4)
+    power = torch.fft.rfft2(noise, norm="ortho").abs().square().mean((0, 1))
+    torch.testing.assert_close(power, power_law(*shape[1:], spectrum), rtol=0.15, atol=0)
+    if shape[0] > 1:
+        mean = noise.mean(1, keepdim=True)
+        # Of white channels the mean has 1 / C of the variance, and each difference 1 of C - 1 shares of the rest.
+        ratio = (noise - mean).square().sum() / (shape[0] - 1) / (shape[0] * mean.square().sum())
+        assert ratio.item() == pytest.approx(chroma, rel=0.03)
+
+
+def test_the_power_falls_as_said() -> None:
+    power = power_law(64, 64, 1.5)
+    assert power[0, 0] == power.max()
+    assert (power[0, 4] / power[0, 8]).item() == pytest.approx(((8**2 + 1) / (4**2 + 1)) ** 1.5)
+    torch.testing.assert_close(power_law(8, 6, 0.0), torch.ones(8, 4))
+
+
+def test_the_map_is_symmetric() -> None:
+    x, y = torch.randn(2, 1, 3, 8, 6, generator=torch.Generator().manual_seed(1))
+    preconditioner = Preconditioner((3, 8, 6), 1.0, 0.2)
+    torch.testing.assert_close((preconditioner.apply(x) * y).sum(), (x * preconditioner.apply(y)).sum())
+
+
+def test_without_a_preconditioner_it_is_langevin() -> None:
+    x, t = torch.randn(6, *SHAPE, generator=torch.Generator().manual_seed(2)), torch.tensor([1, 2, 3, 1, 2, 3])
+    plain = build(Langevin).refine(energy, x, t, noise())
+    torch.testing.assert_close(
+        build(PreconditionedLangevin, spectrum=0.0, chroma=1.0).refine(energy, x, t, noise()), plain
+    )
+
+
+def test_it_is_langevin_of_whitened_images() -> None:
+    """With y = P^(-1/2) x: the plain sampler on f(P^(1/2) y), from the same white start and with the same noise."""
+    root = Preconditioner(SHAPE, 1.0, 0.2).root
+    y, t = torch.randn(6, *SHAPE, generator=torch.Generator().manual_seed(3)), torch.full((6,), 3)
+    white = build(Langevin).refine(lambda y, t: energy(root(y), t), y, t, noise())
+    found = build(PreconditionedLangevin, spectrum=1.0, chroma=0.2).refine(energy, y, t, noise())
+    torch.testing.assert_close(found, root(white), rtol=1e-4, atol=1e-4)
+
+
+def test_only_chains_that_start_are_colored() -> None:
+    """Without steps that go anywhere, chains at t = T become the start of a sweep, and others stay."""
+    x, t = torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(4)), torch.tensor([3, 2, 3, 1])
+    sampler = build(PreconditionedLangevin, spectrum=1.0, chroma=0.2, start=0.5, step_size=0.0, noise=0.0)
+    begun = sampler.refine(energy, x, t, noise())
+    torch.testing.assert_close(begun[[1, 3]], x[[1, 3]], rtol=0, atol=0)
+    torch.testing.assert_close(begun[[0, 2]], 0.5 * Preconditioner(SHAPE, 1.0, 0.2).root(x[[0, 2]]))
+
+
+def test_the_step_size_knows_where_chains_start() -> None:
+    context = Context(SHAPE, 10)
+    etas = [
+        PreconditionedLangevin(PreconditionedLangevin.Options(steps=3, start=start, chroma=1.0), context).step_sizes
+        for start in (0.5, 1.0)
+    ]
+    plain = Langevin(Langevin.Options(steps=3), context)
+    torch.testing.assert_close(etas[1], plain.step_sizes)
+    added = plain.sigmas.square().sum()
+    torch.testing.assert_close(etas[0] / etas[1], ((0.25 + 0.27 + added) / (1.27 + added)).sqrt().expand(10, 3))
+
+
+def test_a_single_time_step_is_refused() -> None:
+    options = PreconditionedLangevin.Options()
+    assert PreconditionedLangevin.problems(options, Context(SHAPE, 2)) == []
+    assert "needs time_steps of 2 or more" in PreconditionedLangevin.problems(options, Context(SHAPE, 1))[0]
+
+
+def test_normalized_steps_have_their_length() -> None:
+    x, t = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(5)), torch.tensor([1, 2, 3, 1, 2])
+    sampler = build(NormalizedLangevin, steps=1, noise=0.0)
+    for scale in (0.01, 1.0, 100.0):
+        moved = sampler.refine(lambda x, t, scale=scale: scale * energy(x, t), x, t, noise()) - x
+        torch.testing.assert_close(moved.flatten(1).norm(dim=1), torch.full((5,), 0.15))
+
+
+@pytest.mark.parametrize("options", [{}, {"share": 0.5}, {"spectrum": 1.0, "chroma": 0.2}])
+def test_the_penalty_is_that_of_wgan_lp_in_other_coordinates(options: dict[str, float]) -> None:
+    """On y = P^(-1/2) x, and of the first half of the images."""
+    x_pos, x_neg = torch.randn(2, 6, *SHAPE, generator=torch.Generator().manual_seed(6))
+    count = 3 if "share" in options else 6
+    root = Preconditioner(SHAPE, options.get("spectrum", 0.0), options.get("chroma", 1.0)).root
+
+    class Curved(EnergyModel):
+        def __init__(self, map_: Any = None) -> None:
+            super().__init__()
+            self.scale, self.map_ = torch.nn.Parameter(torch.tensor(0.3)), map_ or (lambda x: x)
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return self.scale * energy(self.map_(x), t)
+
+    t, context = torch.tensor([1, 2, 3, 1, 2, 3]), Context(SHAPE, 3)
+    found = TrialLP(TrialLP.Options(**options), context).penalty(Pairs(Curved(), x_pos, x_neg, t), generator())
+    # Its gradient by y is P^(1/2) of the gradient by x, at the same places x = P^(1/2) y.
+    y_pos, y_neg = (inverse(root, x)[:count] for x in (x_pos, x_neg))
+    plain = WganLP(WganLP.Options(weight=10.0), context)
+    expected = plain.penalty(Pairs(Curved(root), y_pos, y_neg, t[:count]), generator())
+    torch.testing.assert_close(found.value, expected.value, rtol=1e-3, atol=1e-4)
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(7)
+
+
+def inverse(root: Any, x: Tensor) -> Tensor:
+    """`P^(-1/2) x`, by solving with the map's matrix."""
+    size = x[0].numel()
+    matrix = root(torch.eye(size).view(size, *x.shape[1:])).flatten(1)
+    return torch.linalg.solve(matrix.T, x.flatten(1).T).T.reshape(x.shape)
+
+
+def installed() -> Registry:
+    """The trials beside what is installed."""
+    items = [Registered(part.kind, part.name, part, "trials", "ebmkit-trials", "0.1.0") for part in PARTS]
+    return Registry([*discover(), LoadedPlugin("trials", ebmkit_trials, tuple(items), "ebmkit-trials", "0.1.0")])
+
+
+PARTS = (PreconditionedLangevin, NormalizedLangevin, TrialLP)
+
+
+def test_the_hooks_give_these_parts() -> None:
+    assert {*ebmkit_trials.ebmkit_samplers(), *ebmkit_trials.ebmkit_regularizers()} == set(PARTS)
+
+
+class TestPreconditioned(SamplerContract):
+    component = PreconditionedLangevin
+    registry = installed()
+
+
+class TestNormalized(SamplerContract):
+    component = NormalizedLangevin
+    registry = installed()
+
+
+class TestPenalty(RegularizerContract):
+    component = TrialLP
+    registry = installed()
