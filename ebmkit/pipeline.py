@@ -158,9 +158,9 @@ def chain_warning(recipe: Recipe) -> str | None:
     if length <= train.steps or train.steps < SHORTEST_RUN:
         return None
     return (
-        f"buffer: a chain takes {length:,.0f} steps through the sweep (time_steps * buffer.size / train.batch_size), "
-        f"and the run has {train.steps:,}: none that it begins will end; use a smaller buffer.size, "
-        f"{10 * train.batch_size} for example, or more steps (docs: results)"
+        f"buffer: a chain takes {length:,.0f} steps on average to the end of its sweep, and the run has "
+        f"{train.steps:,}: most of those that it begins will not get there, and the network hardly sees its own "
+        "samples; use a smaller buffer, a larger batch or more steps (docs: results)"
     )
 
 

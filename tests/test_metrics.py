@@ -22,6 +22,7 @@ from ebmkit.evaluation import evaluate_model
 from ebmkit.metrics import comparing, fidelity, gaussian, networks, weights
 from ebmkit.metrics.names import INCEPTION, INCEPTION_LOGITS, VGG16, choose
 from ebmkit.model import Model, load_model
+from ebmkit.noise import generator
 from ebmkit.plugins import LoadedPlugin, Registered, discover
 from ebmkit.registry import Registry
 from ebmkit.run_folder import RunFolder
@@ -191,15 +192,35 @@ def test_too_few_images_are_refused_before_anything_is_drawn(model: Model) -> No
 
 
 def test_the_floor_is_that_of_real_images(model: Model) -> None:
-    """The same number as for a model whose samples are those real images; and what it needs is told."""
-    result = evaluate_model(model, count=20, seed=3, metrics=["pixel_frechet_distance", "pixel_std_ratio"], floor=True)
+    """The numbers of the real images that the seed draws, against the other ones and no more."""
+    metrics = ["pixel_frechet_distance", "pixel_std_ratio", "nearest_image_ratio"]
+    result = evaluate_model(model, count=20, seed=3, metrics=metrics, floor=True)
     assert result is not None
-    assert result["floor"].keys() == {"pixel_frechet_distance", "pixel_std_ratio"}
-    # The model is untrained, and real images are not.
-    assert result["floor"]["pixel_frechet_distance"] < result["pixel_frechet_distance"]
-    images = result["images"]
-    with pytest.raises(BadInput, match=f"the data has {images}: use fewer than half of them, --count {images // 2}"):
+    real = from_uint8(all_images(model.recipe.data)).flatten(1)
+    order = torch.randperm(len(real), generator=generator("cpu", 3, "floor"))
+    parts = [{"pixels": real[places]} for places in (order[:20], order[20:])]
+    expected = comparing.compare(choose(metrics), *parts, model.image_shape, "cpu", lambda done, total: None)
+    assert result["floor"] == pytest.approx(expected)
+    again = evaluate_model(model, count=20, seed=3, metrics=metrics)
+    assert again is not None
+    assert "floor" not in again
+    assert [again[name] for name in metrics] == [result[name] for name in metrics]
+
+
+def test_a_floor_needs_twice_as_many_real_images(model: Model) -> None:
+    images = len(all_images(model.recipe.data))
+    with pytest.raises(BadInput, match=f"the data has {images}: use at most half of them, --count {images // 2}"):
         evaluate_model(model, count=images // 2 + 1, floor=True)
+    assert comparing.floor(choose(["inception_score"]), {}, 5, 0, (1, 8, 8), "cpu", lambda done, total: None) == {}
+
+
+def test_the_command_tells_the_floor(folder: Path) -> None:
+    evaluations = RunFolder(folder / "run").evaluations
+    told = run_cli("evaluate", folder / "run" / "model.safetensors", "--count", 20, "--floor")
+    assert told.code == 0, told.err
+    kept = json.loads(evaluations.read_text().splitlines()[-1])
+    assert f"; floor {kept['floor']['pixel_frechet_distance']:.5g}; not FID)" in told.out
+    evaluations.unlink()
 
 
 # --- a plugin's features ---------------------------------------------------------------------------------------------

@@ -65,10 +65,19 @@ def test_the_spectrum_s_distance_is_in_decibels() -> None:
     assert spectrum_distance(REAL.flip(-1), REAL) == pytest.approx(0, abs=1e-6)
 
 
+def test_the_spectrum_knows_no_directions() -> None:
+    """Stripes down are stripes across, seen from the side."""
+    stripes = torch.randn(300, 3, 16, 1, generator=torch.Generator().manual_seed(3)).expand(-1, -1, -1, 16)
+    torch.testing.assert_close(radial_spectrum(stripes.transpose(-1, -2)), radial_spectrum(stripes))
+
+
 def test_the_spectrum_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = radial_spectrum(REAL)
+    whole = radial_spectrum(REAL), pixel_std_ratio(OTHERS, REAL), neighbour_difference_ratio(OTHERS, REAL)
+    assert whole[1] == pytest.approx(float(OTHERS.std() / REAL.std()), rel=1e-4)
     monkeypatch.setattr(statistics, "ROWS", 7)
-    torch.testing.assert_close(radial_spectrum(REAL), whole)
+    torch.testing.assert_close(radial_spectrum(REAL), whole[0])
+    assert pixel_std_ratio(OTHERS, REAL) == pytest.approx(whole[1], rel=1e-12)
+    assert neighbour_difference_ratio(OTHERS, REAL) == pytest.approx(whole[2], rel=1e-12)
 
 
 def test_copies_are_near_and_noise_is_far(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ def test_points_are_compared_as_ratios() -> None:
     """Every point varies by the same share, so that one number says how sure a ratio is."""
     points = [point("base", 1.0, 1.1, 1.21), point("half", 0.5, 0.55, 0.605), point("same", 1.21, 1.1, 1.0)]
     found = compare(points, METRIC)
-    assert noise(points, METRIC) == pytest.approx(math.log(1.1) / math.sqrt(0.693), rel=1e-3)
+    assert noise(points, METRIC) == pytest.approx(math.log(1.1) / (8 / 9) ** 1.5, rel=1e-3)
     assert found["base"].ratio == found["base"].low == found["base"].high == 1
     assert found["half"].ratio == pytest.approx(0.5)
     assert found["half"].verdict == "better"
@@ -49,6 +49,13 @@ def test_a_point_that_fails_does_not_hide_the_others() -> None:
     assert noise(wild, METRIC) == pytest.approx(calm, rel=1e-3)
     found = compare(wild, METRIC)
     assert found["p0"].verdict == "worse"
+    # Its own spread counts for the wild one, and those that are left of a point say nothing good of it.
+    scattered = compare([*points, point("wild", 0.4, 1.3, 1.6), point("left", 0.5, 0.5, failed=1)], METRIC)
+    assert scattered["wild"].ratio < 0.95
+    assert scattered["wild"].verdict == scattered["left"].verdict == ""
+    assert scattered["left"].high < 1
+    one = compare([point("a", 1.0), point("b", 2.0)], METRIC)["b"]
+    assert (one.ratio, one.verdict) == (pytest.approx(2), "")
     assert "gone" not in found
 
 
@@ -92,7 +99,10 @@ def test_an_experiment_from_its_sweep_to_its_page(tmp_path: Path) -> None:
     page = (out / "mine.md").read_text()
     assert page.startswith("# By hand\n")
     assert page.endswith("The end.\n")
-    assert "`python -m benchmarks.results mine --jobs 1 --set train.steps=4 --set train.keep_checkpoints=4`" in page
+    assert (
+        "`python -m benchmarks.results mine --jobs 1 --threads 1 --set train.steps=4 --set train.keep_checkpoints=4`"
+        in page
+    )
     assert "### Sampler" in page
     assert "| large |" in page
     assert {run["state"] for run in figures["points"][2]["runs"]} == {"failed"}

@@ -98,6 +98,22 @@ def test_values_from_outside_are_all_points_own(tmp_path: Path) -> None:
     assert "--set sampler.steps  this is a value that the sweep varies" in refused.err
 
 
+def test_a_value_that_holds_another_is_the_same_value(tmp_path: Path) -> None:
+    """`optimizer.learning_rate.start` from outside would change a point's own `optimizer.learning_rate`."""
+    point = '[[points]]\noptimizer.learning_rate = { use = "cosine", start = 2e-4 }\n'
+    path = write_sweep(tmp_path, point)
+    for key in ("optimizer.learning_rate", "optimizer.learning_rate.start", "optimizer"):
+        with pytest.raises(RecipeError, match="this is a value that the sweep varies"):
+            load_sweep(path, {key: 7e-4})
+    assert load_sweep(path, {"optimizer.learning_rates": 7e-4}).common == {"optimizer.learning_rates": 7e-4}
+    # And what the file has for all points is replaced, with its parts.
+    path = write_sweep(tmp_path, "[set]\nsampler.noise.start = 0.2\ntrain.steps = 3\n")
+    assert load_sweep(path, {"sampler.noise": 0.1}).common == {"train.steps": 3, "sampler.noise": 0.1}
+    path = write_sweep(tmp_path, "[set]\noptimizer.learning_rate.start = 1e-3\n" + point)
+    with pytest.raises(RecipeError, match="one is a part of the other"):
+        load_sweep(path)
+
+
 def test_metrics_may_be_a_list(tmp_path: Path) -> None:
     """The command has their names with commas between; files are given one by one."""
     text = '[evaluate]\nmetrics = ["pixel_std_ratio", "pixel_frechet_distance"]\nweights = ["a", "b"]\nfloor = true\n'

@@ -42,7 +42,10 @@ def main() -> None:
         parser.error("name an experiment, or ask for --page")
     from benchmarks.results import gathering, page, picture
 
-    changes = parse(arguments.changes)
+    try:
+        changes = parse(arguments.changes)
+    except BadInput as error:
+        parser.error(str(error))
     for name, source in {}.items() if arguments.page else sweeps.items():
         figures, runs = gathering.run(source, arguments.folder / name, arguments.jobs, arguments.threads, changes)
         gathering.write(figures, arguments.out / f"{name}.json")

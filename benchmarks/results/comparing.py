@@ -7,8 +7,8 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-MEDIAN_OF_CHI_SQUARE = {1: 0.455, 2: 0.693, 3: 0.789, 4: 0.839}
-"""The median of a variance of so many degrees of freedom, in units of its mean."""
+UNLIKELY = 3.0
+"""A point whose own spread is so many times the common one is no point of it, and its own counts."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,15 @@ class Comparison:
     low: float
     high: float
     """The ratio's interval of 2 standard errors."""
+    failed: int = 0
+    """Runs that did not end, of which the mean knows nothing."""
 
     @property
     def verdict(self) -> str:
-        """ "better", "worse" or "" where the interval holds 1."""
-        return "better" if self.high < 1 else "worse" if self.low > 1 else ""
+        """Whether it is "better" or "worse"; "" where the interval holds 1, or where a run failed that is not worse."""
+        if self.low > 1:
+            return "worse"
+        return "better" if self.high < 1 and not self.failed else ""
 
 
 def values(point: dict[str, Any], metric: str) -> list[float]:
@@ -37,32 +41,40 @@ def values(point: dict[str, Any], metric: str) -> list[float]:
 def noise(points: list[dict[str, Any]], metric: str) -> float:
     """The standard deviation of the metric's logarithm between seeds: one number for all points.
 
-    From the median of their variances, so that a point that fails in one seed of three does not hide the others.
+    From the median of their variances, so that a point that fails in one seed of three does not hide the others; nan
+    where no point has two seeds.
     """
-    logs = [[math.log(value) for value in found if value > 0] for found in (values(p, metric) for p in points)]
-    variances = [(statistics.variance(row), len(row) - 1) for row in logs if len(row) > 1]
-    if not variances:
-        return math.nan
-    scaled = [variance / MEDIAN_OF_CHI_SQUARE.get(degrees, 1.0) for variance, degrees in variances]
-    return math.sqrt(statistics.median(scaled))
+    variances = [(spread**2, count - 1) for spread, count in (_spread(point, metric) for point in points) if count > 1]
+    # The median of a variance of k degrees of freedom, in units of its mean (Wilson & Hilferty 1931).
+    scaled = [variance / (1 - 2 / (9 * degrees)) ** 3 for variance, degrees in variances]
+    return math.sqrt(statistics.median(scaled)) if scaled else math.nan
+
+
+def _spread(point: dict[str, Any], metric: str) -> tuple[float, int]:
+    """Standard deviation of the metric's logarithm over the seeds, and how many there are."""
+    logs = [math.log(value) for value in values(point, metric) if value > 0]
+    return (statistics.stdev(logs) if len(logs) > 1 else math.nan), len(logs)
 
 
 def compare(points: list[dict[str, Any]], metric: str) -> dict[str, Comparison]:
     """Each point with finished runs against the first; metrics are positive, and lower is better."""
-    sigma, base = noise(points, metric), values(points[0], metric)
+    common, base = noise(points, metric), values(points[0], metric)
     found = {}
     for point in points:
         numbers = values(point, metric)
         if not (numbers and base) or min(*numbers, *base) <= 0:
             continue
         centre = statistics.fmean(map(math.log, numbers)) - statistics.fmean(map(math.log, base))
+        own, count = _spread(point, metric)
+        sigma = own if count > 1 and own > UNLIKELY * common else common
         # The first point is compared with itself: no doubt about that.
-        error = 0.0 if point is points[0] else 2 * sigma * math.sqrt(1 / len(numbers) + 1 / len(base))
+        error = 0.0 if point is points[0] else 2 * math.sqrt(sigma**2 / len(numbers) + common**2 / len(base))
         found[point["name"]] = Comparison(
             statistics.fmean(numbers),
             statistics.stdev(numbers) if len(numbers) > 1 else None,
             math.exp(centre),
             math.exp(centre - error),
             math.exp(centre + error),
+            sum(run["state"] != "done" for run in point["runs"]),
         )
     return found

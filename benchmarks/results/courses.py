@@ -16,17 +16,20 @@ Place = dict[str, Any]
 
 
 def course(run: RunFolder, options: Mapping[str, Any], folder: Path, say: Callable[[str], None]) -> list[Place]:
-    """A place for each checkpoint that the run still has, measured once and kept in `folder`."""
-    rows = {row["step"]: row for row in run.read_metrics()}
+    """A place for each checkpoint that the run still has, measured once with these options and kept in `folder`."""
+    rows = list(run.read_metrics())
     found = []
     for step, _ in sorted(run.complete_checkpoints()):
         kept = folder / f"{run.folder.name}-{step}.json"
-        if not kept.is_file():
+        told = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+        if told.get("options") != json.loads(json.dumps(options)):
             say(f"{run.folder.name}: step {step}")
-            write_text(kept, json.dumps(_measure(run, step, options, folder)) + "\n")
-        row = rows[step]
-        metrics = json.loads(kept.read_text(encoding="utf-8"))
-        found.append({"step": step, "images": row["images"], "seconds": round(row["seconds"], 1), "metrics": metrics})
+            told = {"options": options, "metrics": _measure(run, step, options, folder)}
+            write_text(kept, json.dumps(told) + "\n")
+        # The last line until then: not every step has one.
+        row = [row for row in rows if row["step"] <= step][-1]
+        place = {"step": step, "images": row["images"], "seconds": round(row["seconds"], 1)}
+        found.append(place | {"metrics": told["metrics"]})
     return found
 
 
@@ -35,9 +38,11 @@ def _measure(run: RunFolder, step: int, options: Mapping[str, Any], folder: Path
     model = folder / f"{run.folder.name}-{step}.safetensors"
     model.unlink(missing_ok=True)
     ebmkit.export(run.folder, model, step)
+    wanted = {key: value for key, value in options.items() if key in ("count", "seed", "data", "extractor")}
+    metrics = options.get("metrics", ())
+    names = metrics.split(",") if isinstance(metrics, str) else metrics
     try:
-        result = ebmkit.evaluate(model, **{key: value for key, value in options.items() if key != "floor"})
+        result = ebmkit.evaluate(model, metrics=names, **wanted)
     finally:
         model.unlink()
-    others = ("samples", "images", "seed")
-    return {key: value for key, value in result.items() if isinstance(value, float) and key not in others}
+    return {key: value for key, value in result.items() if isinstance(value, float)}

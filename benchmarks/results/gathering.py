@@ -21,7 +21,7 @@ from ebmkit.drawing.tracing import follow_seed, gradient_norms
 from ebmkit.run_folder import RunFolder
 from ebmkit.sweeps.file import load_sweep
 from ebmkit.sweeps.folder import SweepFolder
-from ebmkit.sweeps.plan import plan
+from ebmkit.sweeps.plan import plan, value_text
 from ebmkit.sweeps.running import Row, Unwatched
 
 Figures = dict[str, Any]
@@ -73,19 +73,24 @@ def run(
     for planned, row in zip(runs.values(), outcome.rows, strict=True):
         if planned.recipe.train.keep_checkpoints >= COURSE and row.state == "done":
             title = _title(row, names)
-            run = next(run for run in points[title]["runs"] if run["seed"] == row.seed)
-            run["course"] = course(sweep_folder.run(row.name), sweep.evaluate, folder / "course", view.say)
+            kept = next(run for run in points[title]["runs"] if run["seed"] == row.seed)
+            kept["course"] = course(sweep_folder.run(row.name), sweep.evaluate, folder / "course", view.say)
     for title, path in shown.items():
         points[title]["gradient_norm"] = gradient_norm(path)
     recipe = next(iter(runs.values())).recipe
-    command = " ".join([f"python -m benchmarks.results {sweep.name} --jobs {jobs}", *map(assignment, changes.items())])
+    command = " ".join(
+        [
+            f"python -m benchmarks.results {sweep.name} --jobs {jobs} --threads {threads}",
+            *map(assignment, changes.items()),
+        ]
+    )
     figures: Figures = {
         "sweep": sweep.name,
         "recipe": sweep.recipe,
         "command": command,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "versions": f"ebmkit {ebmkit.__version__}, torch {torch.__version__}, Python {platform.python_version()}",
-        "machine": f"{os.cpu_count()} CPU cores, {jobs} run{'s' if jobs > 1 else ''} at a time, threads {threads}",
+        "machine": f"{_device()}, {jobs} run{'s' if jobs > 1 else ''} at a time",
         "steps": recipe.train.steps,
         "batch_size": recipe.train.batch_size,
         "image": list(recipe.data.shape),
@@ -105,6 +110,10 @@ def gradient_norm(run: Path) -> dict[str, float]:
     return {"mean": float(torch.stack(norms).mean()), "largest": float(torch.stack(norms).max())}
 
 
+def _device() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
+
+
 def _title(row: Row, names: Mapping[str, str | None]) -> str:
     return names[repr(sorted(row.values.items()))] or row.name.rpartition("_seed-")[0] or row.name
 
@@ -118,7 +127,7 @@ def assignment(item: tuple[str, Any]) -> str:
     """`--set key=value` for a page."""
     # A path of this machine is nobody else's.
     key, value = item
-    return f"--set {key}={'...' if os.sep in str(value) else value}"
+    return f"--set {key}={'...' if os.sep in str(value) else value_text(value)}"
 
 
 def write(figures: Figures, path: Path) -> None:

@@ -29,6 +29,8 @@ def write(figures: dict[str, Any], path: Path) -> None:
 def main_metric(figures: dict[str, Any]) -> str:
     """The metric that decides: KID where there is one, which contrast cannot lower, else the first (docs: results)."""
     names = metrics_of(figures)
+    if not names:
+        raise SystemExit(f"{figures['sweep']}: no run has ended, so that there is nothing to tell")
     return next((name for name in names if name.startswith("kid[")), names[0])
 
 
@@ -54,7 +56,7 @@ def heading(name: str) -> str:
 
 def called(name: str) -> str:
     """A metric in a sentence: its heading without the arrow."""
-    return heading(name).removesuffix(" ↓")
+    return heading(name).removesuffix(" ↓").removesuffix(" → 1")
 
 
 def _text(figures: dict[str, Any]) -> Iterator[str]:
@@ -73,12 +75,12 @@ def _text(figures: dict[str, Any]) -> Iterator[str]:
         yield f"Floor, as many real images against the other ones: {told}."
     yield ""
     yield (
-        "Gradient norms are those of the energy at 64 chains of the first seed, at the start of each time step: the "
+        "Gradient norms are those of the energy at 64 chains of the first finished run, at the start of each time step: the "
         "mean, and the largest."
     )
     yield ""
     yield (
-        f"Between seeds the {called(metric)} varies by {100 * noise(points, metric):.0f}%. "
+        f"Between seeds the {called(metric)} varies by {100 * noise(points, metric):.1f}%. "
         f"The ratio is to the first row, with 2 standard errors."
     )
     name = figures["sweep"]
@@ -118,7 +120,9 @@ def courses_of(figures: dict[str, Any]) -> dict[str, list[dict[str, float]]]:
     for point in figures["points"]:
         courses = [run["course"] for run in point["runs"] if run.get("course")]
         rows = []
-        for places in zip(*courses, strict=False):
+        common = set.intersection(*({place["step"] for place in places} for places in courses)) if courses else set()
+        for step in sorted(common):
+            places = [next(place for place in places if place["step"] == step) for places in courses]
             numbers = [place["metrics"][metric] for place in places]
             rows.append(
                 {
@@ -156,5 +160,5 @@ def _row(point: dict[str, Any], metric: str, others: list[str], compared: dict[s
         cells.append(f"{statistics.fmean(numbers):.3g}" if numbers else NOTHING)
     norm = point.get("gradient_norm")
     cells.append(f"{norm['mean']:.2g}, {norm['largest']:.2g}" if norm else NOTHING)
-    seconds = [run["seconds"] for run in point["runs"]]
-    return [*cells, str(point["gradients"] or ""), f"{statistics.fmean(seconds):.0f}"]
+    seconds = [run["seconds"] for run in point["runs"] if run["state"] == "done"]
+    return [*cells, str(point["gradients"] or ""), f"{statistics.fmean(seconds):.0f}" if seconds else NOTHING]

@@ -62,9 +62,9 @@ class Buffer(Component):
 
     @classmethod
     def chain_length(cls, options: Any, context: Context, batch_size: int) -> float | None:
-        """Training steps that a chain takes from its start to its end, or None where chains have no end.
+        """Training steps that a chain takes on average from its start to its end, or None where chains have no end.
 
-        A run that is shorter never sees the end of a chain that it began, which `ebmkit check` warns of.
+        A shorter run hardly sees its own samples, which `ebmkit check` warns of.
         """
         return None
 

@@ -81,7 +81,7 @@ def require_floor(count: int, images: int) -> None:
     """Raise `BadInput` where the real `images` are too few to take `count` of them as if they were samples."""
     if images < 2 * count:
         raise BadInput(
-            f"--floor compares {count} real images with the other ones, and the data has {images}: use fewer than "
+            f"--floor compares {count} real images with the other ones, and the data has {images}: use at most "
             f"half of them, --count {images // 2}"
         )
 
@@ -95,11 +95,13 @@ def floor(
     device: str,
     progress: Callable[[int, int], None],
 ) -> dict[str, float]:
-    """What `count` real images, drawn by `seed`, would have against the other ones: no model can be expected below.
+    """What `count` real images, drawn by `seed`, have against the other ones: images as good as unseen real ones.
 
-    Nothing is known of metrics without real images, which are left out.
+    Metrics without real images are left out.
     """
     measured = [metric for metric in metrics if metric.features in real]
+    if not measured:
+        return {}
     order = torch.randperm(len(next(iter(real.values()))), generator=generator("cpu", seed, "floor"))
     samples = {name: features[order[:count]] for name, features in real.items()}
     others = {name: features[order[count:]] for name, features in real.items()}

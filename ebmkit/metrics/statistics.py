@@ -1,4 +1,4 @@
-"""Plain statistics of pixels, which no network has to be trusted for: contrast, texture, spectrum, memorization."""
+"""Plain statistics of pixels, for which no network has to be trusted: contrast, texture, spectrum, memorization."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 ROWS = 1024
-"""Images whose distances to all others are in memory at a time; to 50,000 they are 200 MB."""
+"""Images that are looked at together; their distances to 50,000 others are 200 MB."""
 
 
 def pixel_std_ratio(samples: Tensor, real: Tensor) -> float:
@@ -31,11 +31,11 @@ def spectrum_distance(samples: Tensor, real: Tensor) -> float:
 def radial_spectrum(images: Tensor) -> Tensor:
     """Mean power of `images[N, C, H, W]` at radial frequencies of 0, 1, 2, ... waves an image, `[R]`, float64."""
     height, width = images.shape[-2:]
-    power = torch.zeros(height, width // 2 + 1, dtype=torch.float64, device=images.device)
+    power = torch.zeros(height, width, dtype=torch.float64, device=images.device)
     for part in torch.split(images, ROWS):
-        power += torch.fft.rfft2(part.double(), norm="ortho").abs().square().mean(1).sum(0)
+        power += torch.fft.fft2(part.double(), norm="ortho").abs().square().mean(1).sum(0)
     down = torch.fft.fftfreq(height, 1 / height, device=images.device).view(-1, 1)
-    across = torch.fft.rfftfreq(width, 1 / width, device=images.device)
+    across = torch.fft.fftfreq(width, 1 / width, device=images.device)
     ring = (down.square() + across.square()).sqrt().round().long().flatten()
     inside = ring <= max(1, min(height, width) // 2)
     rings = torch.zeros(int(ring[inside].max()) + 1, dtype=torch.float64, device=images.device)
@@ -48,7 +48,7 @@ def nearest_image_ratio(samples: Tensor, real: Tensor) -> float:
     """How far samples are from the nearest real image, in units of how far real images are from their nearest other.
 
     Both are medians of Euclidean distances, the second over as many real images as there are samples. About 1 for
-    images as new as another real one, near 0 for copies.
+    images as new as another real one, near 0 for copies; images without structure are near others, too.
     """
     count = min(len(samples), len(real))
     chosen = torch.linspace(0, len(real) - 1, count).long()
@@ -69,10 +69,17 @@ def _nearest(images: Tensor, real: Tensor, own: Tensor | None = None) -> Tensor:
 
 
 def _std(images: Tensor) -> Tensor:
-    return images.double().std(correction=0).clamp_min(1e-12)
+    parts = torch.split(images, ROWS)
+    mean = torch.stack([part.double().sum() for part in parts]).sum() / images.numel()
+    squares = torch.stack([(part.double() - mean).square().sum() for part in parts]).sum()
+    return (squares / images.numel()).sqrt().clamp_min(1e-12)
 
 
 def _neighbour_difference(images: Tensor) -> Tensor:
-    x = images.double()
-    down, across = x.diff(dim=-2).square(), x.diff(dim=-1).square()
-    return ((down.sum() + across.sum()) / (down.numel() + across.numel())).sqrt().clamp_min(1e-12)
+    squares = torch.zeros((), dtype=torch.float64, device=images.device)
+    count = 0
+    for part in torch.split(images, ROWS):
+        for differences in (part.double().diff(dim=-2), part.double().diff(dim=-1)):
+            squares += differences.square().sum()
+            count += differences.numel()
+    return (squares / count).sqrt().clamp_min(1e-12)

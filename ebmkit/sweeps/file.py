@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -91,13 +91,20 @@ def load_sweep(source: str | Path, overrides: Mapping[str, Any] | None = None) -
     problems: list[Problem] = []
     if options.grid and options.points:
         problems.append(Problem("points", "a sweep has a [grid] or [[points]], not both"))
-    common = {**flat_values(options.set), **(overrides or {})}
+    overrides = overrides or {}
+    common = {key: value for key, value in flat_values(options.set).items() if not _touches(key, overrides)} | {
+        **overrides
+    }
     points = tuple(_of_grid(options.grid, problems) if options.grid else _of_list(options.points)) or (Point({}),)
     if "seed" in common or any("seed" in point.values for point in points):
         problems.append(Problem("seed", "seeds are given by `seeds = [0, 1]`, not as a value"))
-    for key in overrides or {}:
-        if any(key in point.values for point in points):
+    for key in overrides:
+        if any(_touches(key, point.values) for point in points):
             problems.append(Problem(f"--set {key}", "this is a value that the sweep varies; change it in the file"))
+    varied = sorted({key for point in points for key in point.values})
+    for key in common.keys() - overrides.keys():
+        for other in (found for found in varied if found != key and _touches(key, [found])):
+            problems.append(Problem(f"set.{key}", f"a point has {other}; one is a part of the other: give both there"))
     seen: set[str] = set()
     for number, point in enumerate(points):
         same = repr(sorted(point.values.items()))
@@ -113,6 +120,11 @@ def load_sweep(source: str | Path, overrides: Mapping[str, Any] | None = None) -
     beside = path.parent / options.recipe
     base = str(beside) if beside.is_file() else options.recipe
     return Sweep(path.stem, str(source), base, common, points, options.seeds, options.evaluate)
+
+
+def _touches(key: str, others: Iterable[str]) -> bool:
+    """Whether a dotted key is one of the others, or a part of one, or holds one."""
+    return any(f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.") for other in others)
 
 
 def flat_values(table: Mapping[str, Any], path: str = "") -> dict[str, Any]:

@@ -28,7 +28,7 @@ class StartEnd(BaseOptions):
     """Options of schedules that go from one value to another."""
 
     start: float = Field(examples=[0.3], description="The value at progress 0.")
-    end: float = Field(default=0.0, description="The value at progress 1.")
+    end: float = Field(default=0.0, description="The value at the end, mostly progress 1.")
 
 
 class Linear(Schedule):
