@@ -75,8 +75,8 @@ def _text(figures: dict[str, Any]) -> Iterator[str]:
         yield f"Floor, as many real images against the other ones: {told}."
     yield ""
     yield (
-        "Gradient norms are those of the energy at 64 chains of the first finished run, at the start of each time step: the "
-        "mean, and the largest."
+        "Gradient norms are those of the energy at 64 chains of the first finished run, at the start of each time "
+        "step: the mean, and the largest."
     )
     yield ""
     yield (
