@@ -99,10 +99,8 @@ def test_an_experiment_from_its_sweep_to_its_page(tmp_path: Path) -> None:
     page = (out / "mine.md").read_text()
     assert page.startswith("# By hand\n")
     assert page.endswith("The end.\n")
-    assert (
-        "`python -m benchmarks.results mine --jobs 1 --threads 1 --set train.steps=4 --set train.keep_checkpoints=4`"
-        in page
-    )
+    changes = "--set train.steps=4 --set train.keep_checkpoints=4"
+    assert f"`python -m benchmarks.results mine --jobs 1 --threads 1 {changes}`" in page
     assert "### Sampler" in page
     assert "| large |" in page
     assert {run["state"] for run in figures["points"][2]["runs"]} == {"failed"}

@@ -78,12 +78,8 @@ def run(
     for title, path in shown.items():
         points[title]["gradient_norm"] = gradient_norm(path)
     recipe = next(iter(runs.values())).recipe
-    command = " ".join(
-        [
-            f"python -m benchmarks.results {sweep.name} --jobs {jobs} --threads {threads}",
-            *map(assignment, changes.items()),
-        ]
-    )
+    words = [f"python -m benchmarks.results {sweep.name} --jobs {jobs} --threads {threads}"]
+    command = " ".join([*words, *map(assignment, changes.items())])
     figures: Figures = {
         "sweep": sweep.name,
         "recipe": sweep.recipe,
