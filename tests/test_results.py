@@ -104,7 +104,7 @@ def test_an_experiment_from_its_sweep_to_its_page(tmp_path: Path) -> None:
     assert "### Sampler" in page
     assert "| large |" in page
     assert {run["state"] for run in figures["points"][2]["runs"]} == {"failed"}
-    assert "| absurd | \u2013 | \u2013 | failed |" in page
+    assert "| absurd | 0 | \u2013 | \u2013 | failed |" in page
     places = figures["points"][0]["runs"][0]["course"]
     assert [(place["step"], place["images"]) for place in places] == [(2, 16), (4, 32)]
     assert places[1]["metrics"] == pytest.approx(figures["points"][0]["runs"][0]["metrics"])

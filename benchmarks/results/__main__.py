@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each run")
     parser.add_argument("--folder", type=Path, default=Path("runs/results"), help="where the runs go")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes")
+    parser.add_argument("--partial", action="store_true", help="train nothing: figures from the runs that are there")
     parser.add_argument("--out", type=Path, default=PAGES, help="the folder of the pages")
     parser.add_argument("--page", action="store_true", help="train nothing: pages from the figures that are there")
     arguments = parser.parse_args()
@@ -47,7 +48,9 @@ def main() -> None:
     except BadInput as error:
         parser.error(str(error))
     for name, source in {}.items() if arguments.page else sweeps.items():
-        figures, runs = gathering.run(source, arguments.folder / name, arguments.jobs, arguments.threads, changes)
+        figures, runs = gathering.run(
+            source, arguments.folder / name, arguments.jobs, arguments.threads, changes, arguments.partial
+        )
         gathering.write(figures, arguments.out / f"{name}.json")
         picture.draw_samples(figures, runs, arguments.out / f"{name}_samples.png")
     for path in sorted(arguments.out.glob("*.json")):

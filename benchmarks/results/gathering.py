@@ -8,7 +8,6 @@ import os
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,17 @@ from ebmkit.run_folder import RunFolder
 from ebmkit.sweeps.file import load_sweep
 from ebmkit.sweeps.folder import SweepFolder
 from ebmkit.sweeps.plan import plan, value_text
-from ebmkit.sweeps.running import Row, Unwatched
+from ebmkit.sweeps.running import Unwatched
+from ebmkit.sweeps.table import Row, row_of
 
 Figures = dict[str, Any]
 
 COURSE = 4
 """Runs that keep so many checkpoints are measured at each of them."""
+
+
+def _print(text: str) -> None:
+    console(stderr=True).print(text, markup=False)
 
 
 class Lines(Unwatched):
@@ -40,20 +44,28 @@ class Lines(Unwatched):
 
 
 def run(
-    source: str, folder: Path, jobs: int, threads: int, changes: Mapping[str, Any]
+    source: str, folder: Path, jobs: int, threads: int, changes: Mapping[str, Any], partial: bool = False
 ) -> tuple[Figures, Mapping[str, Path]]:
-    """Train what is not trained yet; the figures, and for each point the folder of its first finished run."""
-    view = Lines(partial(console(stderr=True).print, markup=False))
-    outcome = ebmkit.sweep(source, folder, jobs, threads, view, changes)
-    if outcome.stopped:
-        raise SystemExit(outcome.exit_code)
+    """Train what is not trained yet; the figures, and for each point the folder of its first finished run.
+
+    With `partial` nothing is trained, and the figures are of the runs that have ended.
+    """
+    view = Lines(_print)
     sweep, sweep_folder = load_sweep(source, changes), SweepFolder(folder)
     runs = {planned.name: planned for planned in plan(sweep)}
+    if partial:
+        rows = [row_of(sweep_folder, planned) for planned in runs.values()]
+    else:
+        outcome = ebmkit.sweep(source, folder, jobs, threads, view, changes)
+        if outcome.stopped:
+            raise SystemExit(outcome.exit_code)
+        rows = list(outcome.rows)
+    rows = [row for row in rows if row.state in ("done", "failed")]
     names = {repr(sorted(point.values.items())): point.name for point in sweep.points}
     points: dict[str, Figures] = {}
     shown: dict[str, Path] = {}
     floor: dict[str, float] = {}
-    for row in outcome.rows:
+    for row in rows:
         title = _title(row, names)
         point = points.setdefault(title, {"name": title, "values": row.values, "gradients": row.gradients, "runs": []})
         record = sweep_folder.read(row.name)
@@ -70,8 +82,8 @@ def run(
         )
         if row.state == "done":
             shown.setdefault(title, sweep_folder.run(row.name).folder)
-    for planned, row in zip(runs.values(), outcome.rows, strict=True):
-        if planned.recipe.train.keep_checkpoints >= COURSE and row.state == "done":
+    for row in rows:
+        if runs[row.name].recipe.train.keep_checkpoints >= COURSE and row.state == "done":
             title = _title(row, names)
             kept = next(run for run in points[title]["runs"] if run["seed"] == row.seed)
             kept["course"] = course(sweep_folder.run(row.name), sweep.evaluate, folder / "course", view.say)

@@ -88,7 +88,17 @@ def _text(figures: dict[str, Any]) -> Iterator[str]:
     yield f"![Ratios of the {called(metric)}, with 2 standard errors]({name}.png)"
     compared = compare(points, metric)
     others = [other for other in metrics_of(figures) if other != metric]
-    header = ["choice", heading(metric), "ratio", "", *map(heading, others), "gradient norm, largest", "T*K", "seconds"]
+    header = [
+        "choice",
+        "seeds",
+        heading(metric),
+        "ratio",
+        "",
+        *map(heading, others),
+        "gradient norm, largest",
+        "T*K",
+        "seconds",
+    ]
     for group, members in itertools.groupby(points, lambda point: group_of(point["name"])[0]):
         yield ""
         if group:
@@ -142,7 +152,7 @@ def courses_of(figures: dict[str, Any]) -> dict[str, list[dict[str, float]]]:
 def _row(point: dict[str, Any], metric: str, others: list[str], compared: dict[str, Any]) -> list[str]:
     found = compared.get(point["name"])
     failed = [run for run in point["runs"] if run["state"] != "done"]
-    cells = [group_of(point["name"])[1]]
+    cells = [group_of(point["name"])[1], str(len(point["runs"]) - len(failed))]
     if found is None:
         cells += [NOTHING, NOTHING, "failed"]
     else:

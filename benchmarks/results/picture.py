@@ -107,7 +107,8 @@ def draw_samples(figures: dict[str, Any], runs: Mapping[str, Path], path: Path) 
         axis.set_axis_off()
     for axis, (name, folder) in zip(axes.T.flat, runs.items(), strict=False):
         images = to_uint8(ebmkit.load(folder / "model.safetensors").sample(SHOWN, seed=0))
-        strip = images.permute(2, 0, 3, 1).flatten(1, 2)
+        # A white column between them.
+        strip = pad(images, (0, 1), value=255).permute(2, 0, 3, 1).flatten(1, 2)
         axis.imshow(strip.numpy(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         group, choice = group_of(name)
         axis.text(
