@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib as mpl
 from benchmarks.results.comparing import compare
 from benchmarks.results.page import called, courses_of, group_of, main_metric
+from torch.nn.functional import pad
 
 import ebmkit
 from ebmkit.sampling import to_uint8
