@@ -93,7 +93,7 @@ LP = '{use="wgan_lp",weight=10.0}'
 FAULTS: dict[str, list[str]] = {
     "learning rate x100": ['optimizer.learning_rate={use="cosine",start=0.06,end=0.0}'],
     "no penalty": ["regularizers=[]"],
-    "poisoned buffer": ['buffer={use="poisoned"}'],
+    "poisoned buffer": ['buffer={use="poisoned", size=640}'],
     "NaN in a shard's image": ["data.shards=SHARDS", 'data.wrong_size="resize"'],
     "NaN from a regularizer": [f'regularizers=[{LP},{{use="not_a_number"}}]'],
     "NaN from a sampler": ['sampler={use="strays",steps=3,step_size="auto",noise={use="linear",start=0.2,end=0.0}}'],
