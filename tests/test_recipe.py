@@ -150,7 +150,7 @@ def test_the_resolved_recipe_has_every_option_but_those_that_are_none() -> None:
         "use": "langevin",
         "steps": 2,
         "step_size": "auto",
-        "noise": {"use": "linear", "start": 0.1, "end": 0.0},
+        "noise": {"use": "linear", "start": 0.1, "end": 0.0, "until": 1.0},
         "anneal": "step",
         "auto_ratio": 1.1,
         "clip_gradient": 1.5,
@@ -169,7 +169,7 @@ def test_the_resolved_recipe_has_every_option_but_those_that_are_none() -> None:
         (0.25, 0.25),
         (1, 1.0),
         ({"use": "constant", "value": 0.5}, 0.5),
-        ({"use": "linear", "start": 1}, {"use": "linear", "start": 1.0, "end": 0.0}),
+        ({"use": "linear", "start": 1}, {"use": "linear", "start": 1.0, "end": 0.0, "until": 1.0}),
         ({"use": "geometric", "start": 1, "end": 0.5}, {"use": "geometric", "start": 1.0, "end": 0.5}),
         (
             {"use": "cosine_restarts", "start": 1.0},
