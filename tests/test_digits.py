@@ -22,7 +22,7 @@ LIMIT_SECONDS = 180
 LIMIT_RATIO = 1.6
 """Start, data, grids, checkpoints and the moving average included."""
 LIMIT_DISTANCE = 0.8
-"""Seeds have 0.45 to 0.55 (docs: results), and as many real images 0.40."""
+"""Three seeds have 0.44 to 0.49 (docs: results), and as many real images 0.40."""
 
 
 def plain_seconds(steps: int = 40) -> float:

@@ -47,7 +47,9 @@ def main() -> None:
         changes = parse(arguments.changes)
     except BadInput as error:
         parser.error(str(error))
-    for name, source in {}.items() if arguments.page else sweeps.items():
+    for name, source in sweeps.items():
+        if arguments.page:
+            break
         figures, runs = gathering.run(
             source, arguments.folder / name, arguments.jobs, arguments.threads, changes, arguments.partial
         )
@@ -57,6 +59,9 @@ def main() -> None:
         if sweeps and path.stem not in sweeps:
             continue
         figures = gathering.read(path)
+        if "points" not in figures:
+            # Another script's: damage.json.
+            continue
         picture.draw_ratios(figures, path.with_suffix(".png"))
         picture.draw_courses(figures, path.with_name(f"{path.stem}_course.png"))
         page.write(figures, path.with_suffix(".md"))

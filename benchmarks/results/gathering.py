@@ -99,6 +99,7 @@ def run(
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "versions": f"ebmkit {ebmkit.__version__}, torch {torch.__version__}, Python {platform.python_version()}",
         "machine": f"{_device()}, {jobs} run{'s' if jobs > 1 else ''} at a time",
+        "planned": len(runs),
         "steps": recipe.train.steps,
         "batch_size": recipe.train.batch_size,
         "image": list(recipe.data.shape),

@@ -65,9 +65,10 @@ def _text(figures: dict[str, Any]) -> Iterator[str]:
     hours = sum(run["seconds"] for run in runs) / 3600
     shape = "x".join(map(str, figures["image"]))
     yield (
-        f"`{figures['command']}`; {figures['date']}, {figures['versions']}; {figures['machine']}. {len(runs)} runs, "
-        f"{hours:.1f} hours of training by the wall clock. Images {shape}; {figures['steps']} steps of batch "
-        f"{figures['batch_size']} where no point says otherwise; {figures['samples']} samples of each run."
+        f"`{figures['command']}`; {figures['date']}, {figures['versions']}; {figures['machine']}. "
+        f"{len(runs)} of {figures['planned']} runs, {hours:.1f} hours of training by the wall clock. Images {shape}; "
+        f"{figures['steps']} steps of batch {figures['batch_size']} where no point says otherwise; "
+        f"{figures['samples']} samples of each run."
     )
     if figures["floor"]:
         told = ", ".join(f"{heading(name)} {value:.3g}" for name, value in figures["floor"].items())

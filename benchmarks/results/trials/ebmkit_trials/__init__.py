@@ -1,4 +1,4 @@
-"""Parts that were tried and did not win."""
+"""Parts that are not in the paper and have not won."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from ebmkit_langevin.sampler import AUTO_GRADIENT_NORM, Langevin
 from pydantic import Field
 
 from ebmkit import Context, EnergyFunction, NoiseSource
-from ebmkit.reachability import step_size_for
+from ebmkit.reachability import DATA_SECOND_MOMENT, step_size_for
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,4 +91,5 @@ def auto_step(options: Any, context: Context) -> float:
     added = sum(sigma**2 for row in rows for _, sigma in row)
     steps, dimensions = context.time_steps * options.steps, channels * height * width
     usual = step_size_for(options.auto_ratio, steps, added, dimensions, AUTO_GRADIENT_NORM)
-    return float(usual * ((options.start**2 + added + 0.27) / (1 + added + 0.27)) ** 0.5)
+    ratio = (options.start**2 + added + DATA_SECOND_MOMENT) / (1 + added + DATA_SECOND_MOMENT)
+    return float(usual * ratio**0.5)
