@@ -15,12 +15,14 @@ from ebmkit import Context, EnergyModel, Pairs
 from ebmkit.noise import GeneratorNoise
 from ebmkit.plugins import LoadedPlugin, Registered, discover
 from ebmkit.registry import Registry
-from ebmkit.testing import RegularizerContract, SamplerContract
+from ebmkit.testing import BufferContract, ObjectiveContract, RegularizerContract, SamplerContract
 from run_helpers import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks" / "results" / "trials"))
 import ebmkit_trials
+from ebmkit_trials.buffer import TrialCyclic
 from ebmkit_trials.normalized import NormalizedLangevin
+from ebmkit_trials.objective import TrialWeighted
 from ebmkit_trials.penalty import TrialLP
 from ebmkit_trials.preconditioned import PreconditionedLangevin
 from ebmkit_trials.preconditioner import Preconditioner, power_law
@@ -167,11 +169,53 @@ def installed() -> Registry:
     return Registry([*discover(), LoadedPlugin("trials", ebmkit_trials, tuple(items), "ebmkit-trials", "0.1.0")])
 
 
-PARTS = (PreconditionedLangevin, NormalizedLangevin, TrialLP)
+PARTS = (PreconditionedLangevin, NormalizedLangevin, TrialLP, TrialCyclic, TrialWeighted)
 
 
 def test_the_hooks_give_these_parts() -> None:
-    assert {*ebmkit_trials.ebmkit_samplers(), *ebmkit_trials.ebmkit_regularizers()} == set(PARTS)
+    hooks = (value for name, value in vars(ebmkit_trials).items() if name.startswith("ebmkit_") and callable(value))
+    assert {part for hook in hooks for part in hook()} == set(PARTS)
+
+
+def cyclic(**options: Any) -> TrialCyclic:
+    return TrialCyclic(TrialCyclic.Options(size=10, **options), Context(SHAPE, 3, seed=8))
+
+
+def test_slots_take_turns() -> None:
+    buffer = cyclic(order="in_turn")
+    drawn = [buffer.draw(4, generator()) for _ in range(5)]
+    assert [draw.slots.tolist() for draw in drawn][:3] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 1]]
+    met = torch.cat([draw.slots for draw in drawn])
+    assert met.bincount().tolist() == [2] * 10
+    resumed = cyclic(order="in_turn")
+    for _ in range(2):
+        buffer.draw(4, generator())
+    resumed.load_state_dict(buffer.state_dict())
+    assert resumed.draw(4, generator()).slots.tolist() == buffer.draw(4, generator()).slots.tolist() == [8, 9, 0, 1]
+
+
+def test_chains_stay_at_the_last_time_step() -> None:
+    buffer, met = cyclic(ends=3), []
+    for _ in range(10):
+        drawn = buffer.draw(10, generator())
+        slot = int((drawn.slots == 0).nonzero())
+        met.append(int(drawn.t[slot]))
+        buffer.store(drawn.slots, drawn.x * 0 + 7)
+        # What was kept is drawn again until the slot starts afresh.
+        if len(met) > 1:
+            assert (drawn.x[slot] == 7).all() == (met[-1] != 3)
+    first = met.index(3)
+    assert met[first : first + 6] == [3, 2, 1, 1, 1, 3]
+    assert TrialCyclic.chain_length(buffer.options, buffer.context, 5) == 10
+
+
+def test_weights_go_geometrically_over_the_time_steps() -> None:
+    objective = TrialWeighted(TrialWeighted.Options(late=4.0), Context(SHAPE, 3))
+    x_pos, x_neg = torch.randn(2, 3, *SHAPE, generator=torch.Generator().manual_seed(9))
+    t = torch.tensor([3, 2, 1])
+    difference = energy(x_pos, t) - energy(x_neg, t)
+    expected = (torch.tensor([0.5, 1.0, 2.0]) * difference).mean()
+    torch.testing.assert_close(objective.loss(Pairs(energy, x_pos, x_neg, t)).value, expected)
 
 
 class TestPreconditioned(SamplerContract):
@@ -181,6 +225,28 @@ class TestPreconditioned(SamplerContract):
 
 class TestNormalized(SamplerContract):
     component = NormalizedLangevin
+    registry = installed()
+
+
+class TestBuffer(BufferContract):
+    component = TrialCyclic
+    registry = installed()
+
+
+class TestBufferInTurn(BufferContract):
+    component = TrialCyclic
+    options = {"order": "in_turn"}
+    registry = installed()
+
+
+class TestBufferThatStays(BufferContract):
+    component = TrialCyclic
+    options = {"ends": 3}
+    registry = installed()
+
+
+class TestWeighted(ObjectiveContract):
+    component = TrialWeighted
     registry = installed()
 
 

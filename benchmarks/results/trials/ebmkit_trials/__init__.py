@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ebmkit import Regularizer, Sampler, hookimpl
+from ebmkit import Buffer, Objective, Regularizer, Sampler, hookimpl
 
 PLUGIN_API = 1
 
@@ -24,3 +24,19 @@ def ebmkit_regularizers() -> Sequence[type[Regularizer]]:
     from ebmkit_trials.penalty import TrialLP
 
     return [TrialLP]
+
+
+@hookimpl
+def ebmkit_buffers() -> Sequence[type[Buffer]]:
+    """The classes of this plugin."""
+    from ebmkit_trials.buffer import TrialCyclic
+
+    return [TrialCyclic]
+
+
+@hookimpl
+def ebmkit_objectives() -> Sequence[type[Objective]]:
+    """The classes of this plugin."""
+    from ebmkit_trials.objective import TrialWeighted
+
+    return [TrialWeighted]
