@@ -122,11 +122,13 @@ def evaluate(
     names, options = (metrics or "").split(",") if metrics else [], _extractor_options(set_values, extra, extractor)
     # Before torch is imported and the other processes are started.
     choose(names, extractor)
+    from ebmkit.allocator import keep_freed_memory
     from ebmkit.device import choose_device
     from ebmkit.distributed.job import taking_part
     from ebmkit.evaluation import evaluate_model
     from ebmkit.model import load_model
 
+    keep_freed_memory()
     place, target = launch_workers(gpus, processes), console()
     say = partial(console(stderr=True).print, markup=False)
     with taking_part(place, say) as world:
