@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import ebmkit
 from run_helpers import ROOT, environment, tiny_table, write_recipe, write_shards
 
 sys.path.insert(0, str(ROOT))
@@ -110,7 +111,7 @@ def test_an_experiment_from_its_sweep_to_its_page(tmp_path: Path) -> None:
     assert [(place["step"], place["images"]) for place in places] == [(2, 16), (4, 32)]
     assert places[1]["metrics"] == pytest.approx(figures["points"][0]["runs"][0]["metrics"])
     assert places[0]["metrics"] != places[1]["metrics"]
-    assert "| step | 2 | 4 |" in page
+    assert "| step | 2 | 4 | images seen | minutes |" in page
     for picture in ("mine.png", "mine_samples.png", "mine_course.png"):
         assert (out / picture).read_bytes().startswith(b"\x89PNG")
     # All pages, beside the figures of another script.
@@ -119,3 +120,40 @@ def test_an_experiment_from_its_sweep_to_its_page(tmp_path: Path) -> None:
     again = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert (out / "mine.md").read_text() == page
+
+
+@pytest.mark.slow
+def test_runs_of_equal_minutes(tmp_path: Path) -> None:
+    """ebmkit, the plain reference and the literal reading, each for three seconds, and measured on the way."""
+    write_recipe(tmp_path / "tiny.toml", tiny_table(write_shards(tmp_path / "shards")))
+    words = ["-m", "benchmarks.results.minutes", str(tmp_path / "tiny.toml"), "--minutes", "0.05", "--marks", "2"]
+    words += ["--seeds", "0", "1", "--count", "8", "--folder", str(tmp_path / "runs"), "--out", str(tmp_path)]
+    ran = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    figures = json.loads((tmp_path / "minutes_tiny.json").read_text())
+    recipe, reference, literal = figures["points"]
+    for point in figures["points"]:
+        for run in point["runs"]:
+            assert [place["mark"] for place in run["course"]] == [0.025, 0.05]
+            assert all(60 * place["mark"] <= place["seconds"] < 60 * place["mark"] + 1 for place in run["course"])
+            assert run["course"][0]["step"] < run["course"][1]["step"]
+            assert run["metrics"] == run["course"][-1]["metrics"]
+    # Each has its own values, network, and way.
+    distances = [point["runs"][0]["metrics"][METRIC] for point in (recipe, reference, literal)]
+    assert len(set(distances)) == 3
+    held = [
+        ebmkit.load(tmp_path / "runs" / "minutes_tiny" / f"{point['name']}_1" / "0.05" / "model.safetensors").recipe
+        for point in figures["points"]
+    ]
+    assert [found.regularizers[0].options.weight for found in held] == [20, 20, 200]
+    assert {found.seed for found in held} == {1}
+    assert held[0].optimizer.learning_rate(0.9) == 1e-3
+    page = (tmp_path / "minutes_tiny.md").read_text()
+    assert "6 of 6 runs" in page
+    assert "0.05 minutes of training with steps of batch 8" in page
+    assert "| minutes | 0.025 | 0.05 | images seen | minutes |" in page
+    # Nothing is trained again.
+    kept = (tmp_path / "runs" / "minutes_tiny" / "recipe_0" / "run.json").stat().st_mtime_ns
+    again = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "runs" / "minutes_tiny" / "recipe_0" / "run.json").stat().st_mtime_ns == kept

@@ -14,13 +14,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from ebmkit.console import console
+from benchmarks.results.publishing import PAGES, publish
+
 from ebmkit.errors import BadInput
 from ebmkit.overrides import parse
 from ebmkit.sweeps.file import find_sweep
-
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = ROOT / "docs" / "results"
 
 
 def main() -> None:
@@ -41,7 +39,7 @@ def main() -> None:
         parser.error(str(error))
     if not (arguments.names or arguments.page):
         parser.error("name an experiment, or ask for --page")
-    from benchmarks.results import gathering, page, picture
+    from benchmarks.results import gathering, picture
 
     try:
         changes = parse(arguments.changes)
@@ -56,16 +54,8 @@ def main() -> None:
         gathering.write(figures, arguments.out / f"{name}.json")
         picture.draw_samples(figures, runs, arguments.out / f"{name}_samples.png")
     for path in sorted(arguments.out.glob("*.json")):
-        if sweeps and path.stem not in sweeps:
-            continue
-        figures = gathering.read(path)
-        if "points" not in figures:
-            # Another script's: damage.json.
-            continue
-        picture.draw_ratios(figures, path.with_suffix(".png"))
-        picture.draw_courses(figures, path.with_name(f"{path.stem}_course.png"))
-        page.write(figures, path.with_suffix(".md"))
-        console().print(f"{path.with_suffix('.md')}: {len(figures['points'])} points", markup=False)
+        if not sweeps or path.stem in sweeps:
+            publish(path)
 
 
 if __name__ == "__main__":

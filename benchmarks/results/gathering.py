@@ -77,7 +77,7 @@ def run(
                 "error": row.error,
                 "metrics": row.metrics,
                 "seconds": round(row.seconds, 1),
-                "rollbacks": _rollbacks(sweep_folder.run(row.name)),
+                "rollbacks": rollbacks(sweep_folder.run(row.name)),
             }
         )
         if row.state == "done":
@@ -96,9 +96,7 @@ def run(
         "sweep": sweep.name,
         "recipe": sweep.recipe,
         "command": command,
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "versions": f"ebmkit {ebmkit.__version__}, torch {torch.__version__}, Python {platform.python_version()}",
-        "machine": f"{_device()}, {jobs} run{'s' if jobs > 1 else ''} at a time",
+        **place_and_time(jobs),
         "planned": len(runs),
         "steps": recipe.train.steps,
         "batch_size": recipe.train.batch_size,
@@ -119,6 +117,15 @@ def gradient_norm(run: Path) -> dict[str, float]:
     return {"mean": float(torch.stack(norms).mean()), "largest": float(torch.stack(norms).max())}
 
 
+def place_and_time(jobs: int) -> Figures:
+    """Where and when, for a reader who compares two pages."""
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "versions": f"ebmkit {ebmkit.__version__}, torch {torch.__version__}, Python {platform.python_version()}",
+        "machine": f"{_device()}, {jobs} run{'s' if jobs > 1 else ''} at a time",
+    }
+
+
 def _device() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
 
@@ -127,7 +134,8 @@ def _title(row: Row, names: Mapping[str, str | None]) -> str:
     return names[repr(sorted(row.values.items()))] or row.name.rpartition("_seed-")[0] or row.name
 
 
-def _rollbacks(run: RunFolder) -> int:
+def rollbacks(run: RunFolder) -> int:
+    """How often the watchdog went back."""
     rows = list(run.read_metrics())
     return int(rows[-1].get("rollbacks", 0)) if rows else 0
 

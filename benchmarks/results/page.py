@@ -67,7 +67,7 @@ def _text(figures: dict[str, Any]) -> Iterator[str]:
     yield (
         f"`{figures['command']}`; {figures['date']}, {figures['versions']}; {figures['machine']}. "
         f"{len(runs)} of {figures['planned']} runs, {hours:.1f} hours of training by the wall clock. Images {shape}; "
-        f"{figures['steps']} steps of batch {figures['batch_size']} where no point says otherwise; "
+        f"{_length(figures)} of batch {figures['batch_size']} where no point says otherwise; "
         f"{figures['samples']} samples of each run."
     )
     if figures["floor"]:
@@ -115,30 +115,35 @@ def _text(figures: dict[str, Any]) -> Iterator[str]:
         yield ""
         yield f"![The distance against images seen and minutes]({name}_course.png)"
         yield ""
-        steps = list(dict.fromkeys(int(row["step"]) for rows in courses.values() for row in rows))
+        marks = list(dict.fromkeys(row["mark"] for rows in courses.values() for row in rows))
         lines = []
         for title, rows in courses.items():
-            means = {int(row["step"]): f"{row['mean']:.4g}" for row in rows}
-            lines.append([title, *(means.get(step, NOTHING) for step in steps)])
-        yield markdown(["step", *map(str, steps)], lines)
+            told = {row["mark"]: f"{row['mean']:.4g}" for row in rows}
+            seen = [f"{rows[-1]['images']:,.0f}", f"{rows[-1]['minutes']:.1f}"]
+            lines.append([title, *(told.get(mark, NOTHING) for mark in marks), *seen])
+        unit = "minutes" if "minutes" in figures else "step"
+        yield markdown([unit, *(f"{mark:g}" for mark in marks), "images seen", "minutes"], lines)
     yield ""
     yield f"![The first samples of each point, not chosen, of its first seed]({name}_samples.png)"
 
 
 def courses_of(figures: dict[str, Any]) -> dict[str, list[dict[str, float]]]:
-    """For each point that was measured on its way: step, images, minutes and the main metric's mean, low and high."""
+    """For each point that was measured on its way: images, minutes and the main metric's mean, low and high.
+
+    A place's `mark` is what it was measured at: minutes where it says so, else its step.
+    """
     metric, found = main_metric(figures), {}
     for point in figures["points"]:
         courses = [run["course"] for run in point["runs"] if run.get("course")]
         rows = []
-        common = set.intersection(*({place["step"] for place in places} for places in courses)) if courses else set()
-        for step in sorted(common):
-            places = [next(place for place in places if place["step"] == step) for places in courses]
+        at = [{place.get("mark", place["step"]): place for place in places} for places in courses]
+        for mark in sorted(set.intersection(*map(set, at))) if at else ():
+            places = [marked[mark] for marked in at]
             numbers = [place["metrics"][metric] for place in places]
             rows.append(
                 {
-                    "step": places[0]["step"],
-                    "images": places[0]["images"],
+                    "mark": mark,
+                    "images": statistics.fmean(place["images"] for place in places),
                     "minutes": statistics.fmean(place["seconds"] for place in places) / 60,
                     "mean": statistics.fmean(numbers),
                     "low": min(numbers),
@@ -148,6 +153,12 @@ def courses_of(figures: dict[str, Any]) -> dict[str, list[dict[str, float]]]:
         if rows:
             found[point["name"]] = rows
     return found
+
+
+def _length(figures: dict[str, Any]) -> str:
+    if "minutes" in figures:
+        return f"{figures['minutes']:g} minutes of training with steps"
+    return f"{figures['steps']} steps"
 
 
 def _row(point: dict[str, Any], metric: str, others: list[str], compared: dict[str, Any]) -> list[str]:

@@ -76,7 +76,8 @@ def draw_courses(figures: dict[str, Any], path: Path) -> None:
                 alpha=0.2,
                 linewidth=0,
             )
-        if metric in figures["floor"]:
+        # An estimate may be below 0, which a logarithmic axis does not have.
+        if figures["floor"].get(metric, 0) > 0:
             axis.axhline(figures["floor"][metric], color=INK, linewidth=0.8, linestyle=":")
         axis.set_xscale("log")
         axis.set_yscale("log")
