@@ -8,6 +8,10 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
+
+from ebmkit.cli.app import app
+from ebmkit.errors import BadInput
 
 CODE = """
 import resource
@@ -33,7 +37,9 @@ def pages(keep: bool, **environment: str) -> tuple[bool, int]:
     return said == "True", int(faults)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have other allocators")
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have other allocators")
+
+
 def test_freed_memory_is_used_again() -> None:
     without = pages(keep=False)[1]
     kept, faults = pages(keep=True)
@@ -41,5 +47,19 @@ def test_freed_memory_is_used_again() -> None:
     assert faults < without / 2
 
 
-def test_options_of_the_user_stay() -> None:
-    assert pages(keep=True, MALLOC_TRIM_THRESHOLD_="1000000")[0] is False
+@pytest.mark.parametrize(
+    "option", [{"MALLOC_TRIM_THRESHOLD_": "1000000"}, {"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=1000000"}]
+)
+def test_options_of_the_user_stay(option: dict[str, str]) -> None:
+    assert pages(keep=True, **option)[0] is False
+
+
+def test_evaluate_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is computed."""
+
+    def kept() -> bool:
+        raise BadInput("kept")
+
+    monkeypatch.setattr("ebmkit.allocator.keep_freed_memory", kept)
+    found = CliRunner().invoke(app, ["evaluate", "nowhere.safetensors"])
+    assert "kept" in str(found.exception)

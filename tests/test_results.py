@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import ebmkit
+from ebmkit.errors import BadInput
 from run_helpers import ROOT, environment, tiny_table, write_recipe, write_shards
 
 sys.path.insert(0, str(ROOT))
+from benchmarks.results import contest
 from benchmarks.results.comparing import compare, noise
+from benchmarks.results.contest import REFERENCE, contestants
 from benchmarks.results.page import main_metric
 
 METRIC = "pixel_frechet_distance"
@@ -122,38 +126,73 @@ def test_an_experiment_from_its_sweep_to_its_page(tmp_path: Path) -> None:
     assert (out / "mine.md").read_text() == page
 
 
+def test_contestants_differ_in_what_their_names_say() -> None:
+    """Whatever is set beside them; a learning rate that falls is one that stays."""
+    rate, sampler = "optimizer.learning_rate.start", "sampler.auto_ratio"
+    changes = {rate: 1e-2, sampler: 0.9, "regularizers.wgan_lp.weight": 5.0, "buffer.size": 128}
+    recipe, reference, literal = (ebmkit.check("digits", values) for values in contestants("digits", changes).values())
+    assert recipe.to_toml() == reference.to_toml()
+    assert [found.regularizers[0].options.weight for found in (recipe, literal)] == [5, 200]
+    assert [found.sampler.options.auto_ratio for found in (recipe, literal)] == [0.9, 0.55]
+    assert [found.optimizer.learning_rate(0.9) for found in (recipe, literal)] == [1e-2, 2e-4]
+    assert recipe.buffer.options.size == literal.buffer.options.size == 128
+    assert recipe.sampler.options.steps == literal.sampler.options.steps
+    with pytest.raises(BadInput, match=r"cannot be compared: .* not wgan_lp, energy_l2"):
+        contestants("digits", {"regularizers": [{"use": "wgan_lp"}, {"use": "energy_l2"}]})
+
+
 @pytest.mark.slow
 def test_runs_of_equal_minutes(tmp_path: Path) -> None:
     """ebmkit, the plain reference and the literal reading, each for three seconds, and measured on the way."""
     write_recipe(tmp_path / "tiny.toml", tiny_table(write_shards(tmp_path / "shards")))
     words = ["-m", "benchmarks.results.minutes", str(tmp_path / "tiny.toml"), "--minutes", "0.05", "--marks", "2"]
     words += ["--seeds", "0", "1", "--count", "8", "--folder", str(tmp_path / "runs"), "--out", str(tmp_path)]
+    runs = tmp_path / "runs" / "minutes_tiny"
+    # As a stopped call leaves it.
+    (runs / "recipe_0" / "run").mkdir(parents=True)
     ran = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     figures = json.loads((tmp_path / "minutes_tiny.json").read_text())
-    recipe, reference, literal = figures["points"]
     for point in figures["points"]:
         for run in point["runs"]:
+            folder = runs / f"{point['name']}_{run['seed']}"
+            # The reference is another loop, and has no run folder of ebmkit's.
+            assert (folder / "run" / "recipe.toml").is_file() == (point["name"] != REFERENCE)
+            assert ebmkit.load(folder / "0.05" / "model.safetensors").recipe.seed == run["seed"]
             assert [place["mark"] for place in run["course"]] == [0.025, 0.05]
             assert all(60 * place["mark"] <= place["seconds"] < 60 * place["mark"] + 1 for place in run["course"])
             assert run["course"][0]["step"] < run["course"][1]["step"]
             assert run["metrics"] == run["course"][-1]["metrics"]
-    # Each has its own values, network, and way.
-    distances = [point["runs"][0]["metrics"][METRIC] for point in (recipe, reference, literal)]
-    assert len(set(distances)) == 3
-    held = [
-        ebmkit.load(tmp_path / "runs" / "minutes_tiny" / f"{point['name']}_1" / "0.05" / "model.safetensors").recipe
-        for point in figures["points"]
-    ]
-    assert [found.regularizers[0].options.weight for found in held] == [20, 20, 200]
-    assert {found.seed for found in held} == {1}
-    assert held[0].optimizer.learning_rate(0.9) == 1e-3
     page = (tmp_path / "minutes_tiny.md").read_text()
     assert "6 of 6 runs" in page
     assert "0.05 minutes of training with steps of batch 8" in page
     assert "| minutes | 0.025 | 0.05 | images seen | minutes |" in page
-    # Nothing is trained again.
-    kept = (tmp_path / "runs" / "minutes_tiny" / "recipe_0" / "run.json").stat().st_mtime_ns
+    # Nothing is trained again, other samples are measured, and other values are no run of these.
+    kept = (runs / "recipe_0" / "places.json").stat().st_mtime_ns
+    words[words.index("--count") + 1] = "9"
     again = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert (tmp_path / "runs" / "minutes_tiny" / "recipe_0" / "run.json").stat().st_mtime_ns == kept
+    assert (runs / "recipe_0" / "places.json").stat().st_mtime_ns == kept
+    assert json.loads((tmp_path / "minutes_tiny.json").read_text())["points"] != figures["points"]
+    words += ["--set", "energy.channels=16"]
+    other = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert other.returncode == 2
+    assert "has a run of other values" in other.stderr
+
+
+def test_a_contestant_has_the_threads_of_its_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def train(*arguments: object) -> list[Any]:
+        seen.append(torch.get_num_threads())
+        raise BadInput("the samples are not finite")
+
+    monkeypatch.setattr(contest, "_ebmkit", train)
+    monkeypatch.setattr(contest, "_reference", train)
+    before, wanted = torch.get_num_threads(), torch.get_num_threads() + 1
+    for name in (contest.RECIPE, REFERENCE):
+        contest.compete("digits", name, {"train.threads": wanted}, tmp_path / name, {"minutes": 1, "marks": 1})
+        told = json.loads((tmp_path / name / "places.json").read_text())
+        assert (told["places"], told["error"]) == ([], "the samples are not finite")
+    assert seen == [wanted, wanted]
+    assert torch.get_num_threads() == before
