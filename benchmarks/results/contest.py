@@ -165,10 +165,10 @@ def measure(folder: Path, asked: Mapping[str, Any]) -> Values:
                 told["floor"] = result.get("floor", {})
             if found["places"]:
                 told["norm"] = gradient_norm(model_at(folder, found["places"][-1]["mark"]).parent)
+            write_text(kept, json.dumps(told) + "\n")
         except EbmkitError as failure:
-            # Of networks whose samples are not finite.
+            # Samples that are not finite; or a package is missing, so that another call tries again.
             told["error"] = str(failure)
-        write_text(kept, json.dumps(told) + "\n")
     for place, metrics in zip(found["places"], told["metrics"], strict=False):
         place["metrics"] = metrics
     return {**found, "floor": told["floor"], "norm": told["norm"], "error": found["error"] or told["error"]}
