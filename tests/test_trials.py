@@ -26,6 +26,7 @@ from ebmkit_trials.objective import TrialWeighted
 from ebmkit_trials.penalty import TrialLP
 from ebmkit_trials.preconditioned import PreconditionedLangevin
 from ebmkit_trials.preconditioner import Preconditioner, power_law
+from ebmkit_trials.uneven import UnevenLangevin
 
 SHAPE = (2, 8, 6)
 
@@ -120,6 +121,46 @@ def test_a_single_time_step_is_refused() -> None:
     assert "needs time_steps of 2 or more" in PreconditionedLangevin.problems(options, Context(SHAPE, 1))[0]
 
 
+def test_uneven_steps_are_the_sweep_of_langevin_divided_otherwise() -> None:
+    """An energy that does not look at t cannot tell the difference: the same steps in the same order."""
+    still = GeneratorNoise(torch.Generator().manual_seed(0))
+    x = torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(9))
+    schedules = {"step_size": {"use": "linear", "start": 0.5, "end": 0.1}, "noise": 0.0}
+    plain, uneven = build(Langevin, **schedules), build(UnevenLangevin, counts=[1, 3, 8], **schedules)
+    expected, found = x, x
+    for step in (3, 2, 1):
+        t = torch.full((4,), step)
+        expected = plain.refine(lambda x, t: energy(x, t * 0 + 1), expected, t, still)
+        found = uneven.refine(lambda x, t: energy(x, t * 0 + 1), found, t, still)
+    torch.testing.assert_close(found, expected)
+
+
+def test_uneven_steps_are_computed_where_they_are_taken() -> None:
+    """Twelve gradients for a batch of all three time steps, and no image knows of the others."""
+    sampler = build(UnevenLangevin, counts=[1, 3, 8], noise=0.0)
+    x, t, asked = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(10)), torch.tensor([3, 1, 2]), []
+
+    def counted(x: Tensor, t: Tensor) -> Tensor:
+        asked.extend(t.tolist())
+        return energy(x, t)
+
+    together = sampler.refine(counted, x, t, noise())
+    assert [asked.count(step) for step in (3, 2, 1)] == [1, 3, 8]
+    for i in range(3):
+        torch.testing.assert_close(together[i : i + 1], sampler.refine(energy, x[i : i + 1], t[i : i + 1], noise()))
+
+
+def test_counts_that_make_no_sweep_are_refused() -> None:
+    def told(**options: Any) -> str:
+        return " ".join(UnevenLangevin.problems(UnevenLangevin.Options(steps=4, **options), Context(SHAPE, 3)))
+
+    assert told(counts=[1, 3, 8]) == told() == ""
+    assert "3 numbers" in told(counts=[6, 6])
+    assert "add up to 12" in told(counts=[1, 3, 9])
+    assert "at least one" in told(counts=[0, 4, 8])
+    assert "neither clips" in told(clamp=1.0)
+
+
 def test_normalized_steps_have_their_length() -> None:
     x, t = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(5)), torch.tensor([1, 2, 3, 1, 2])
     sampler = build(NormalizedLangevin, steps=1, noise=0.0)
@@ -169,7 +210,7 @@ def installed() -> Registry:
     return Registry([*discover(), LoadedPlugin("trials", ebmkit_trials, tuple(items), "ebmkit-trials", "0.1.0")])
 
 
-PARTS = (PreconditionedLangevin, NormalizedLangevin, TrialLP, TrialCyclic, TrialWeighted)
+PARTS = (PreconditionedLangevin, NormalizedLangevin, UnevenLangevin, TrialLP, TrialCyclic, TrialWeighted)
 
 
 def test_the_hooks_give_these_parts() -> None:
@@ -225,6 +266,11 @@ class TestPreconditioned(SamplerContract):
 
 class TestNormalized(SamplerContract):
     component = NormalizedLangevin
+    registry = installed()
+
+
+class TestUneven(SamplerContract):
+    component = UnevenLangevin
     registry = installed()
 
 

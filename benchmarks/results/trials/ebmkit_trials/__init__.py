@@ -14,8 +14,9 @@ def ebmkit_samplers() -> Sequence[type[Sampler]]:
     """The classes of this plugin."""
     from ebmkit_trials.normalized import NormalizedLangevin
     from ebmkit_trials.preconditioned import PreconditionedLangevin
+    from ebmkit_trials.uneven import UnevenLangevin
 
-    return [NormalizedLangevin, PreconditionedLangevin]
+    return [NormalizedLangevin, PreconditionedLangevin, UnevenLangevin]
 
 
 @hookimpl
