@@ -126,7 +126,7 @@ def test_uneven_steps_are_the_sweep_of_langevin_divided_otherwise() -> None:
     still = GeneratorNoise(torch.Generator().manual_seed(0))
     x = torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(9))
     schedules = {"step_size": {"use": "linear", "start": 0.5, "end": 0.1}, "noise": 0.0}
-    plain, uneven = build(Langevin, **schedules), build(UnevenLangevin, counts=[1, 3, 8], **schedules)
+    plain, uneven = build(Langevin, **schedules), build(UnevenLangevin, counts=(1, 3, 8), **schedules)
     expected, found = x, x
     for step in (3, 2, 1):
         t = torch.full((4,), step)
@@ -137,7 +137,7 @@ def test_uneven_steps_are_the_sweep_of_langevin_divided_otherwise() -> None:
 
 def test_uneven_steps_are_computed_where_they_are_taken() -> None:
     """Twelve gradients for a batch of all three time steps, and no image knows of the others."""
-    sampler = build(UnevenLangevin, counts=[1, 3, 8], noise=0.0)
+    sampler = build(UnevenLangevin, counts=(1, 3, 8), noise=0.0)
     x, t, asked = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(10)), torch.tensor([3, 1, 2]), []
 
     def counted(x: Tensor, t: Tensor) -> Tensor:
@@ -154,10 +154,10 @@ def test_counts_that_make_no_sweep_are_refused() -> None:
     def told(**options: Any) -> str:
         return " ".join(UnevenLangevin.problems(UnevenLangevin.Options(steps=4, **options), Context(SHAPE, 3)))
 
-    assert told(counts=[1, 3, 8]) == told() == ""
-    assert "3 numbers" in told(counts=[6, 6])
-    assert "add up to 12" in told(counts=[1, 3, 9])
-    assert "at least one" in told(counts=[0, 4, 8])
+    assert told(counts=(1, 3, 8)) == told() == ""
+    assert "3 numbers" in told(counts=(6, 6))
+    assert "add up to 12" in told(counts=(1, 3, 9))
+    assert "at least one" in told(counts=(0, 4, 8))
     assert "neither clips" in told(clamp=1.0)
 
 

@@ -17,7 +17,7 @@ class UnevenLangevin(Langevin):
     """Langevin dynamics (eq. 9) with more steps at some time steps than at others. Not in the paper.
 
     The sweep is that of `langevin`: the same T*K step sizes and noises in the same order, only divided among the time
-    steps as `counts` says. A step is computed for those images alone that have one, so that it costs as much, too.
+    steps as `counts` says. A step is computed for those images alone that have one, so that it costs as much, too; on a GPU each waits until it is known which.
     """
 
     name = "uneven_langevin"
@@ -25,8 +25,8 @@ class UnevenLangevin(Langevin):
     class Options(Langevin.Options):
         """Options of `uneven_langevin`."""
 
-        counts: list[int] = Field(
-            default=[],
+        counts: tuple[int, ...] = Field(
+            default=(),
             description="Langevin steps at t = T, ..., 1, which add up to T*K; without them K at each.",
         )
 
@@ -36,7 +36,7 @@ class UnevenLangevin(Langevin):
         import torch
 
         super().__init__(options, context)
-        counts = options.counts or [options.steps] * context.time_steps
+        counts = list(options.counts) or [options.steps] * context.time_steps
         self.counts = torch.tensor(counts, device=context.device)
         flat = torch.tensor([pair for row in sweep_table(options, context) for pair in row], dtype=torch.float64)
         rows = flat.to(torch.float32).to(context.device).split(counts)
@@ -50,6 +50,8 @@ class UnevenLangevin(Langevin):
 
         from ebmkit import energy_gradient
 
+        if not self.options.counts:
+            return super().refine(energy, x, t, noise)
         x, row = x.detach().clone(), self.context.time_steps - t
         step_sizes, sigmas, counts = self.step_sizes.to(x.dtype)[row], self.sigmas.to(x.dtype)[row], self.counts[row]
         for k in range(int(counts.max())):
