@@ -17,7 +17,8 @@ class UnevenLangevin(Langevin):
     """Langevin dynamics (eq. 9) with more steps at some time steps than at others. Not in the paper.
 
     The sweep is that of `langevin`: the same T*K step sizes and noises in the same order, only divided among the time
-    steps as `counts` says. A step is computed for those images alone that have one, so that it costs as much, too; on a GPU each waits until it is known which.
+    steps as `counts` says. A step is computed for those images alone that have one, so that it costs as much, too; a
+    GPU waits at each until it is known which.
     """
 
     name = "uneven_langevin"
