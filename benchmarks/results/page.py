@@ -27,7 +27,7 @@ def write(figures: dict[str, Any], path: Path) -> None:
 
 
 def main_metric(figures: dict[str, Any]) -> str:
-    """The metric that decides: KID where there is one, which contrast cannot lower, else the first (docs: results)."""
+    """The metric that decides: KID where there is one, which contrast lowers less, else the first (docs: results)."""
     names = metrics_of(figures)
     if not names:
         raise SystemExit(f"{figures['sweep']}: no run has ended, so that there is nothing to tell")
