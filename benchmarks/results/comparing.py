@@ -21,7 +21,7 @@ class Comparison:
     ratio: float
     low: float
     high: float
-    """The ratio's interval of 2 standard errors."""
+    """The ratio's interval of 95 %."""
     failed: int = 0
     """Runs that did not end, of which the mean knows nothing."""
 
@@ -39,36 +39,76 @@ def values(point: dict[str, Any], metric: str) -> list[float]:
 
 
 def noise(points: list[dict[str, Any]], metric: str) -> float:
-    """The standard deviation of the metric's logarithm between seeds: one number for all points.
+    """The standard deviation of the metric's logarithm between seeds, beside their luck: one number for all points.
 
     From the median of their variances, so that a point that fails in one seed of three does not hide the others; nan
     where no point has two seeds.
     """
-    variances = [(spread**2, count - 1) for spread, count in (_spread(point, metric) for point in points) if count > 1]
+    luck = _Luck(points, metric)
+    variances = [(luck.spread(point) ** 2, len(luck.logs(point)) - 1) for point in points if len(luck.logs(point)) > 1]
     # The median of a variance of k degrees of freedom, in units of its mean (Wilson & Hilferty 1931).
     scaled = [variance / (1 - 2 / (9 * degrees)) ** 3 for variance, degrees in variances]
     return math.sqrt(statistics.median(scaled)) if scaled else math.nan
 
 
-def _spread(point: dict[str, Any], metric: str) -> tuple[float, int]:
-    """Standard deviation of the metric's logarithm over the seeds, and how many there are."""
-    logs = [math.log(value) for value in values(point, metric) if value > 0]
-    return (statistics.stdev(logs) if len(logs) > 1 else math.nan), len(logs)
+class _Luck:
+    """What a seed does to the metric's logarithm at all points alike: its first weights, its order of the data.
+
+    The median over the points of their difference from their mean; 0 where fewer than two points have all seeds.
+    """
+
+    def __init__(self, points: list[dict[str, Any]], metric: str) -> None:
+        self.metric = metric
+        every = [self._raw(point) for point in points]
+        seeds = set().union(*every)
+        whole = [logs for logs in every if set(logs) == seeds] if len(seeds) > 1 else []
+        known = len(whole) > 1
+        centred = [{seed: log - statistics.fmean(logs.values()) for seed, log in logs.items()} for logs in whole]
+        self.of_seed = {seed: statistics.median(logs[seed] for logs in centred) if known else 0.0 for seed in seeds}
+        self.widening = math.sqrt(len(whole) / (len(whole) - 1)) if known else 1.0
+        """What is left of a spread is too small: each point had its share in the median."""
+        degrees = (len(whole) - 1) * (len(seeds) - 1) if known else sum(max(len(logs) - 1, 0) for logs in every)
+        self.errors = student(max(degrees, 1))
+        """Standard errors in an interval of 95 %."""
+
+    def logs(self, point: dict[str, Any]) -> list[float]:
+        """The metric's logarithms without the luck of their seeds."""
+        return [log - self.of_seed[seed] for seed, log in self._raw(point).items()]
+
+    def spread(self, point: dict[str, Any]) -> float:
+        """Their standard deviation, nan of a single one."""
+        logs = self.logs(point)
+        return self.widening * statistics.stdev(logs) if len(logs) > 1 else math.nan
+
+    def _raw(self, point: dict[str, Any]) -> dict[int, float]:
+        runs = (run for run in point["runs"] if run["metrics"].get(self.metric, 0.0) > 0)
+        return {run["seed"]: math.log(run["metrics"][self.metric]) for run in runs}
+
+
+def student(degrees: int) -> float:
+    """The 97.5 % quantile of Student's t with so many degrees of freedom (Abramowitz & Stegun 1964, 26.7.5)."""
+    z = statistics.NormalDist().inv_cdf(0.975)
+    corrections = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    return z + sum(value / degrees**power for power, value in enumerate(corrections, 1))
 
 
 def compare(points: list[dict[str, Any]], metric: str) -> dict[str, Comparison]:
     """Each point with finished runs against the first; metrics are positive, and lower is better."""
-    common, base = noise(points, metric), values(points[0], metric)
+    luck, common, base = _Luck(points, metric), noise(points, metric), values(points[0], metric)
     found = {}
     for point in points:
         numbers = values(point, metric)
         if not (numbers and base) or min(*numbers, *base) <= 0:
             continue
-        centre = statistics.fmean(map(math.log, numbers)) - statistics.fmean(map(math.log, base))
-        own, count = _spread(point, metric)
-        sigma = own if count > 1 and own > UNLIKELY * common else common
+        centre = statistics.fmean(luck.logs(point)) - statistics.fmean(luck.logs(points[0]))
+        own = luck.spread(point)
+        sigma = own if own > UNLIKELY * common else common
         # The first point is compared with itself: no doubt about that.
-        error = 0.0 if point is points[0] else 2 * math.sqrt(sigma**2 / len(numbers) + common**2 / len(base))
+        error = 0.0 if point is points[0] else luck.errors * math.sqrt(sigma**2 / len(numbers) + common**2 / len(base))
         found[point["name"]] = Comparison(
             statistics.fmean(numbers),
             statistics.stdev(numbers) if len(numbers) > 1 else None,

@@ -81,12 +81,13 @@ def _text(figures: dict[str, Any]) -> Iterator[str]:
     )
     yield ""
     yield (
-        f"Between seeds the {called(metric)} varies by {100 * noise(points, metric):.1f}%. "
-        f"The ratio is to the first row, with 2 standard errors."
+        f"Beside what a seed does to all rows alike, the {called(metric)} varies by {100 * noise(points, metric):.1f}% "
+        "from seed to seed. "
+        f"The ratio is to the first row, with its interval of 95%."
     )
     name = figures["sweep"]
     yield ""
-    yield f"![Ratios of the {called(metric)}, with 2 standard errors]({name}.png)"
+    yield f"![Ratios of the {called(metric)}, with intervals of 95%]({name}.png)"
     compared = compare(points, metric)
     others = [other for other in metrics_of(figures) if other != metric]
     header = [
