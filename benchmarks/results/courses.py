@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import ebmkit
 from ebmkit.files import write_text
@@ -15,15 +17,24 @@ Place = dict[str, Any]
 """`step`, `images`, `seconds` of training until then, and `metrics`."""
 
 
-def course(run: RunFolder, options: Mapping[str, Any], folder: Path, say: Callable[[str], None]) -> list[Place]:
-    """A place for each checkpoint that the run still has, measured once with these options and kept in `folder`."""
+def course(
+    path: Path, options: Mapping[str, Any], folder: Path, finished: Mapping[str, float], threads: int
+) -> list[Place]:
+    """A place for each checkpoint that the run at `path` still has, measured with these options and kept in `folder`.
+
+    `finished` is what the finished model has, which is the last checkpoint's.
+    """
+    torch.set_num_threads(threads)
+    run = RunFolder(path)
     rows = list(run.read_metrics())
     found = []
-    for step, _ in sorted(run.complete_checkpoints()):
+    checkpoints = sorted(step for step, _ in run.complete_checkpoints())
+    for step in checkpoints:
         kept = folder / f"{run.folder.name}-{step}.json"
         told = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
-        if told.get("options") != json.loads(json.dumps(options)):
-            say(f"{run.folder.name}: step {step}")
+        if step == checkpoints[-1]:
+            told = {"metrics": dict(finished)}
+        elif told.get("options") != json.loads(json.dumps(options)):
             told = {"options": options, "metrics": _measure(run, step, options, folder)}
             write_text(kept, json.dumps(told) + "\n")
         # The last line until then: not every step has one.

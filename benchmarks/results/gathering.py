@@ -13,10 +13,12 @@ from typing import Any
 
 import torch
 from benchmarks.results.courses import course
+from benchmarks.results.processes import in_processes
 
 import ebmkit
 from ebmkit.console import console
 from ebmkit.drawing.tracing import follow_seed, gradient_norms
+from ebmkit.recipe import Recipe
 from ebmkit.run_folder import RunFolder
 from ebmkit.sweeps.file import load_sweep
 from ebmkit.sweeps.folder import SweepFolder
@@ -82,11 +84,14 @@ def run(
         )
         if row.state == "done":
             shown.setdefault(title, sweep_folder.run(row.name).folder)
-    for row in rows:
-        if runs[row.name].recipe.train.keep_checkpoints >= COURSE and row.state == "done":
-            title = _title(row, names)
-            kept = next(run for run in points[title]["runs"] if run["seed"] == row.seed)
-            kept["course"] = course(sweep_folder.run(row.name), sweep.evaluate, folder / "course", view.say)
+    followed = [row for row in rows if row.state == "done" and _keeps(runs[row.name].recipe)]
+    wanted = [
+        (sweep_folder.run(row.name).folder, sweep.evaluate, folder / "course", row.metrics, threads) for row in followed
+    ]
+    for row, places in zip(followed, in_processes(jobs, course, wanted), strict=True):
+        view.say(f"{row.name}: {len(places)} checkpoints measured")
+        kept = next(run for run in points[_title(row, names)]["runs"] if run["seed"] == row.seed)
+        kept["course"] = places
     for title, path in shown.items():
         points[title]["gradient_norm"] = gradient_norm(path)
     recipe = next(iter(runs.values())).recipe
@@ -106,6 +111,10 @@ def run(
         "points": list(points.values()),
     }
     return figures, shown
+
+
+def _keeps(recipe: Recipe) -> bool:
+    return recipe.train.keep_checkpoints >= COURSE
 
 
 def gradient_norm(run: Path) -> dict[str, float]:

@@ -11,14 +11,12 @@ measured. They go to FOLDER/minutes_RECIPE, and those that have ended are not re
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from benchmarks.results import gathering, picture
 from benchmarks.results.contest import Values, compete, contestants, measure, model_at
+from benchmarks.results.processes import in_processes
 from benchmarks.results.publishing import PAGES, publish
 
 import ebmkit
@@ -108,23 +106,15 @@ def _run(
     trained = [
         (arguments.recipe, name, {**names[name], "seed": seed}, folders[name, seed], asked) for name, seed in keys
     ]
-    for _ in _in_processes(arguments.jobs, compete, trained):
+    for _ in in_processes(arguments.jobs, compete, trained):
         pass
     found = {}
     measured = [(folder, asked) for folder in folders.values()]
-    for key, run in zip(keys, _in_processes(arguments.jobs, measure, measured), strict=True):
+    for key, run in zip(keys, in_processes(arguments.jobs, measure, measured), strict=True):
         end = run["error"] or f"{run['places'][-1]['step']} steps; {run['places'][-1]['metrics']}"
         console(stderr=True).print(f"{key[0]}, seed {key[1]}: {end}", markup=False)
         found[key] = run
     return dict(sorted(found.items(), key=lambda item: (order.index(item[0][0]), item[0][1])))
-
-
-def _in_processes(jobs: int, call: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterable[Any]:
-    """What the calls return, in their order; a new process for each, so that none leaves anything to the next."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
-        for future in [pool.submit(call, *each) for each in arguments]:
-            yield future.result()
 
 
 def _point(name: str, told: dict[int, Values], recipe: Recipe) -> gathering.Figures:
