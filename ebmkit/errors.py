@@ -49,6 +49,10 @@ class RecipeError(BadInput):
         lines += [f"  ... and {count - _MOST_SHOWN:,} more"] if count > _MOST_SHOWN else []
         super().__init__("\n".join(lines))
 
+    def __reduce__(self) -> tuple[type[RecipeError], tuple[str, tuple[Problem, ...]]]:
+        """By its own arguments, not by its message: a worker process can send it to its parent."""
+        return type(self), (self.source, self.problems)
+
 
 class DataError(EbmkitError):
     """The data cannot be used as it is: no usable image, or shards that do not fit the recipe."""
@@ -72,6 +76,10 @@ class RankFailed(TrainingFailed):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+    def __reduce__(self) -> tuple[type[RankFailed], tuple[str, int]]:
+        """By its own arguments: a worker process can send it to its parent."""
+        return type(self), (str(self), self.exit_code)
 
 
 class SaveFailed(TrainingFailed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,9 @@ def test_problems_of_a_file_name_it_as_it_was_given(tmp_path: Path, monkeypatch:
     with pytest.raises(RecipeError) as caught:
         load("r.toml")
     assert str(caught.value) == f"r.toml: 1 problem\n  seed  must be between 0 and {2**63 - 1}, not -1"
+    # As a worker process sends it to its parent.
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.problems) == (str(caught.value), caught.value.problems)
 
 
 def resolved(**changes: Any) -> Recipe:

@@ -12,7 +12,7 @@ from ebmkit_wgan.regularizers import WganLP
 from torch import Tensor
 
 from ebmkit import Context, EnergyModel, Pairs
-from ebmkit.noise import GeneratorNoise
+from ebmkit.noise import GeneratorNoise, PerImageNoise
 from ebmkit.plugins import LoadedPlugin, Registered, discover
 from ebmkit.registry import Registry
 from ebmkit.testing import BufferContract, ObjectiveContract, RegularizerContract, SamplerContract
@@ -137,17 +137,21 @@ def test_uneven_steps_are_the_sweep_of_langevin_divided_otherwise() -> None:
 
 def test_uneven_steps_are_computed_where_they_are_taken() -> None:
     """Twelve gradients for a batch of all three time steps, and no image knows of the others."""
-    sampler = build(UnevenLangevin, counts=(1, 3, 8), noise=0.0)
+    sampler = build(UnevenLangevin, counts=(1, 3, 8))
     x, t, asked = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(10)), torch.tensor([3, 1, 2]), []
 
     def counted(x: Tensor, t: Tensor) -> Tensor:
         asked.extend(t.tolist())
         return energy(x, t)
 
-    together = sampler.refine(counted, x, t, noise())
+    source = PerImageNoise(0, range(3), "cpu")
+    together, after = sampler.refine(counted, x, t, source), source.normal_like(x)
     assert [asked.count(step) for step in (3, 2, 1)] == [1, 3, 8]
     for i in range(3):
-        torch.testing.assert_close(together[i : i + 1], sampler.refine(energy, x[i : i + 1], t[i : i + 1], noise()))
+        mine, one = slice(i, i + 1), PerImageNoise(0, [i], "cpu")
+        torch.testing.assert_close(together[mine], sampler.refine(energy, x[mine], t[mine], one))
+        # And the noise of its next steps is the same, whoever else was in the batch.
+        torch.testing.assert_close(one.normal_like(x[mine]), after[mine])
 
 
 def test_counts_that_make_no_sweep_are_refused() -> None:
@@ -158,7 +162,7 @@ def test_counts_that_make_no_sweep_are_refused() -> None:
     assert "3 numbers" in told(counts=(6, 6))
     assert "add up to 12" in told(counts=(1, 3, 9))
     assert "at least one" in told(counts=(0, 4, 8))
-    assert "neither clips" in told(clamp=1.0)
+    assert "neither clips" in told(counts=(1, 3, 8), clamp=1.0)
 
 
 def test_normalized_steps_have_their_length() -> None:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 UNLIKELY = 3.0
-"""A point whose own spread is so many times the common one is no point of it, and its own counts."""
+"""A point whose own spread is more than so many times the common one is no point of it, and its own counts."""
+FEW = 5
+"""Of fewer numbers than that the mean is taken, not the median: that of three is one of them, with no spread left."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Comparison:
     ratio: float
     low: float
     high: float
-    """The ratio's interval of 95 %."""
+    """The ratio's interval of 95 %; nan where no point has two seeds."""
     failed: int = 0
     """Runs that did not end, of which the mean knows nothing."""
 
@@ -34,59 +36,89 @@ class Comparison:
 
 
 def values(point: dict[str, Any], metric: str) -> list[float]:
-    """The metric of the point's finished runs."""
-    return [run["metrics"][metric] for run in point["runs"] if metric in run["metrics"]]
+    """The metric of the point's finished runs, where it is a number."""
+    found = (run["metrics"].get(metric, math.nan) for run in point["runs"])
+    return [value for value in found if math.isfinite(value)]
 
 
 def noise(points: list[dict[str, Any]], metric: str) -> float:
-    """The standard deviation of the metric's logarithm between seeds, beside their luck: one number for all points.
+    """The standard deviation of the metric's logarithm from seed to seed, beside their luck: one number for all points.
 
     From the median of their variances, so that a point that fails in one seed of three does not hide the others; nan
     where no point has two seeds.
     """
-    luck = _Luck(points, metric)
-    variances = [(luck.spread(point) ** 2, len(luck.logs(point)) - 1) for point in points if len(luck.logs(point)) > 1]
-    # The median of a variance of k degrees of freedom, in units of its mean (Wilson & Hilferty 1931).
-    scaled = [variance / (1 - 2 / (9 * degrees)) ** 3 for variance, degrees in variances]
-    return math.sqrt(statistics.median(scaled)) if scaled else math.nan
+    return _Logs(points, metric).noise
 
 
-class _Luck:
-    """What a seed does to the metric's logarithm at all points alike: its first weights, its order of the data.
+class _Logs:
+    """The metric's logarithms in two parts: what is the point's, and what a seed does to all points alike, its luck.
 
-    The median over the points of their difference from their mean; 0 where fewer than two points have all seeds.
+    A point's part is the mean over its seeds of what luck leaves, a seed's luck the median over its points of what they
+    leave (Tukey's median polish 1977, with one mean). A point with a single seed knows nothing of luck.
     """
 
     def __init__(self, points: list[dict[str, Any]], metric: str) -> None:
-        self.metric = metric
-        every = [self._raw(point) for point in points]
-        seeds = set().union(*every)
-        whole = [logs for logs in every if set(logs) == seeds] if len(seeds) > 1 else []
-        known = len(whole) > 1
-        centred = [{seed: log - statistics.fmean(logs.values()) for seed, log in logs.items()} for logs in whole]
-        self.of_seed = {seed: statistics.median(logs[seed] for logs in centred) if known else 0.0 for seed in seeds}
-        self.widening = math.sqrt(len(whole) / (len(whole) - 1)) if known else 1.0
-        """What is left of a spread is too small: each point had its share in the median."""
-        degrees = (len(whole) - 1) * (len(seeds) - 1) if known else sum(max(len(logs) - 1, 0) for logs in every)
-        self.errors = student(max(degrees, 1))
-        """Standard errors in an interval of 95 %."""
+        self.of_point = {point["name"]: _logs(point, metric) for point in points}
+        repeated = [logs for logs in self.of_point.values() if len(logs) > 1]
+        seeds = set().union(*repeated)
+        free = sum(len(logs) - 1 for logs in repeated)
+        self.degrees = free - (len(seeds) - 1)
+        """Degrees of freedom of the noise."""
+        self.luck = dict.fromkeys(set().union(*self.of_point.values()), 0.0)
+        known = self.degrees > 0 and len(repeated) > 1
+        for _ in range(10 if known else 0):
+            self._polish(repeated, seeds)
+        # What is left is too small: every point had a share in the luck.
+        self.widening = math.sqrt(free / self.degrees) if known else 1.0
+        self.degrees = self.degrees if known else free
+        self.noise = self._noise(repeated)
 
-    def logs(self, point: dict[str, Any]) -> list[float]:
-        """The metric's logarithms without the luck of their seeds."""
-        return [log - self.of_seed[seed] for seed, log in self._raw(point).items()]
+    def _polish(self, repeated: list[dict[int, float]], seeds: set[int]) -> None:
+        left: dict[int, list[float]] = {seed: [] for seed in seeds}
+        for logs in repeated:
+            centre = statistics.fmean(log - self.luck[seed] for seed, log in logs.items())
+            for seed, log in logs.items():
+                left[seed].append(log - centre)
+        self.luck |= {seed: _middle(found) for seed, found in left.items()}
 
-    def spread(self, point: dict[str, Any]) -> float:
-        """Their standard deviation, nan of a single one."""
-        logs = self.logs(point)
-        return self.widening * statistics.stdev(logs) if len(logs) > 1 else math.nan
+    def _noise(self, repeated: list[dict[int, float]]) -> float:
+        variances = [(self.spread(logs) ** 2, len(logs) - 1) for logs in repeated]
+        if not variances:
+            return math.nan
+        if len(variances) < FEW:
+            return math.sqrt(sum(v * degrees for v, degrees in variances) / sum(degrees for _, degrees in variances))
+        # The median of a variance of k degrees of freedom, in units of its mean (Wilson & Hilferty 1931).
+        return math.sqrt(statistics.median(v / (1 - 2 / (9 * degrees)) ** 3 for v, degrees in variances))
 
-    def _raw(self, point: dict[str, Any]) -> dict[int, float]:
-        runs = (run for run in point["runs"] if run["metrics"].get(self.metric, 0.0) > 0)
-        return {run["seed"]: math.log(run["metrics"][self.metric]) for run in runs}
+    def without_luck(self, logs: dict[int, float]) -> list[float]:
+        return [log - self.luck[seed] for seed, log in logs.items()]
+
+    def spread(self, logs: dict[int, float]) -> float:
+        return self.widening * statistics.stdev(self.without_luck(logs)) if len(logs) > 1 else math.nan
+
+    def error(self, logs: dict[int, float]) -> tuple[float, float]:
+        """The variance of a point's mean, and its degrees of freedom."""
+        own = self.spread(logs)
+        if own > UNLIKELY * self.noise:
+            return own**2 / len(logs), len(logs) - 1
+        return self.noise**2 / len(logs), self.degrees
 
 
-def student(degrees: int) -> float:
-    """The 97.5 % quantile of Student's t with so many degrees of freedom (Abramowitz & Stegun 1964, 26.7.5)."""
+def _logs(point: dict[str, Any], metric: str) -> dict[int, float]:
+    found = {run["seed"]: run["metrics"].get(metric, math.nan) for run in point["runs"]}
+    return {seed: math.log(value) for seed, value in found.items() if math.isfinite(value) and value > 0}
+
+
+def _middle(numbers: list[float]) -> float:
+    return statistics.fmean(numbers) if len(numbers) < FEW else statistics.median(numbers)
+
+
+def student(degrees: float) -> float:
+    """The 97.5 % quantile of Student's t; above two degrees of freedom by Abramowitz & Stegun 1964, 26.7.5."""
+    if degrees <= 1:
+        return math.tan(0.475 * math.pi)
+    if degrees <= 2:
+        return 0.95 * math.sqrt(2 / (1 - 0.95**2))
     z = statistics.NormalDist().inv_cdf(0.975)
     corrections = (
         (z**3 + z) / 4,
@@ -98,17 +130,15 @@ def student(degrees: int) -> float:
 
 def compare(points: list[dict[str, Any]], metric: str) -> dict[str, Comparison]:
     """Each point with finished runs against the first; metrics are positive, and lower is better."""
-    luck, common, base = _Luck(points, metric), noise(points, metric), values(points[0], metric)
+    logs, base = _Logs(points, metric), values(points[0], metric)
     found = {}
     for point in points:
-        numbers = values(point, metric)
+        numbers, mine, first = values(point, metric), logs.of_point[point["name"]], logs.of_point[points[0]["name"]]
         if not (numbers and base) or min(*numbers, *base) <= 0:
             continue
-        centre = statistics.fmean(luck.logs(point)) - statistics.fmean(luck.logs(points[0]))
-        own = luck.spread(point)
-        sigma = own if own > UNLIKELY * common else common
+        centre = statistics.fmean(logs.without_luck(mine)) - statistics.fmean(logs.without_luck(first))
         # The first point is compared with itself: no doubt about that.
-        error = 0.0 if point is points[0] else luck.errors * math.sqrt(sigma**2 / len(numbers) + common**2 / len(base))
+        error = 0.0 if point is points[0] else _half_width(logs.error(mine), logs.error(first))
         found[point["name"]] = Comparison(
             statistics.fmean(numbers),
             statistics.stdev(numbers) if len(numbers) > 1 else None,
@@ -118,3 +148,15 @@ def compare(points: list[dict[str, Any]], metric: str) -> dict[str, Comparison]:
             sum(run["state"] != "done" for run in point["runs"]),
         )
     return found
+
+
+def _half_width(one: tuple[float, float], other: tuple[float, float]) -> float:
+    """Of the interval of 95 % of a difference of two means, each a variance and its degrees of freedom.
+
+    Two that have the common noise have its degrees; else Welch's (1947).
+    """
+    (v, n), (w, m) = one, other
+    if not v + w > 0:
+        return v + w
+    degrees = n if n == m else (v + w) ** 2 / (v**2 / n + w**2 / m)
+    return student(degrees) * math.sqrt(v + w)

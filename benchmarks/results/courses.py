@@ -17,28 +17,22 @@ Place = dict[str, Any]
 """`step`, `images`, `seconds` of training until then, and `metrics`."""
 
 
-def course(
-    path: Path, options: Mapping[str, Any], folder: Path, finished: Mapping[str, float], threads: int
-) -> list[Place]:
-    """A place for each checkpoint that the run at `path` still has, measured with these options and kept in `folder`.
-
-    `finished` is what the finished model has, which is the last checkpoint's.
-    """
+def course(path: Path, options: Mapping[str, Any], folder: Path, threads: int) -> list[Place]:
+    """A place for each checkpoint that the run at `path` still has, measured with `options` and kept in `folder`."""
     torch.set_num_threads(threads)
     run = RunFolder(path)
     rows = list(run.read_metrics())
     found = []
-    checkpoints = sorted(step for step, _ in run.complete_checkpoints())
-    for step in checkpoints:
+    for step, checkpoint in sorted(run.complete_checkpoints()):
         kept = folder / f"{run.folder.name}-{step}.json"
         told = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
-        if step == checkpoints[-1]:
-            told = {"metrics": dict(finished)}
-        elif told.get("options") != json.loads(json.dumps(options)):
-            told = {"options": options, "metrics": _measure(run, step, options, folder)}
+        # Of a run that was trained anew under its name nothing is kept.
+        key = json.loads(json.dumps({"options": options, "written": checkpoint.stat().st_mtime}))
+        if {name: told.get(name) for name in key} != key:
+            told = {**key, "metrics": _measure(run, step, options, folder)}
             write_text(kept, json.dumps(told) + "\n")
         # The last line until then: not every step has one.
-        row = [row for row in rows if row["step"] <= step][-1]
+        row = next((row for row in reversed(rows) if row["step"] <= step), {"images": 0, "seconds": 0.0})
         place = {"step": step, "images": row["images"], "seconds": round(row["seconds"], 1)}
         found.append(place | {"metrics": told["metrics"]})
     return found
@@ -49,7 +43,7 @@ def _measure(run: RunFolder, step: int, options: Mapping[str, Any], folder: Path
     model = folder / f"{run.folder.name}-{step}.safetensors"
     model.unlink(missing_ok=True)
     ebmkit.export(run.folder, model, step)
-    wanted = {key: value for key, value in options.items() if key in ("count", "seed", "data", "extractor")}
+    wanted = {key: value for key, value in options.items() if key not in ("floor", "metrics")}
     metrics = options.get("metrics", ())
     names = metrics.split(",") if isinstance(metrics, str) else metrics
     try:

@@ -62,8 +62,12 @@ def run(
         if outcome.stopped:
             raise SystemExit(outcome.exit_code)
         rows = list(outcome.rows)
-    rows = [row for row in rows if row.state in ("done", "failed")]
     names = {repr(sorted(point.values.items())): point.name for point in sweep.points}
+    order = list(dict.fromkeys(_title(row, names) for row in rows))
+    rows = [row for row in rows if row.state in ("done", "failed")]
+    if not any(_title(row, names) == order[0] for row in rows):
+        raise SystemExit(f"{sweep.name}: no run of {order[0]!r} has ended, to which the others are compared")
+    rows.sort(key=lambda row: order.index(_title(row, names)))
     points: dict[str, Figures] = {}
     shown: dict[str, Path] = {}
     floor: dict[str, float] = {}
@@ -85,9 +89,7 @@ def run(
         if row.state == "done":
             shown.setdefault(title, sweep_folder.run(row.name).folder)
     followed = [row for row in rows if row.state == "done" and _keeps(runs[row.name].recipe)]
-    wanted = [
-        (sweep_folder.run(row.name).folder, sweep.evaluate, folder / "course", row.metrics, threads) for row in followed
-    ]
+    wanted = [(sweep_folder.run(row.name).folder, sweep.evaluate, folder / "course", threads) for row in followed]
     for row, places in zip(followed, in_processes(jobs, course, wanted), strict=True):
         view.say(f"{row.name}: {len(places)} checkpoints measured")
         kept = next(run for run in points[_title(row, names)]["runs"] if run["seed"] == row.seed)

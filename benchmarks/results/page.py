@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,15 +81,19 @@ def _text(figures: dict[str, Any]) -> Iterator[str]:
         "step: the mean, and the largest."
     )
     yield ""
-    yield (
-        f"Beside what a seed does to all rows alike, the {called(metric)} varies by {100 * noise(points, metric):.1f}% "
-        "from seed to seed. "
-        f"The ratio is to the first row, with its interval of 95%."
-    )
-    name = figures["sweep"]
-    yield ""
-    yield f"![Ratios of the {called(metric)}, with intervals of 95%]({name}.png)"
-    compared = compare(points, metric)
+    name, compared, share = figures["sweep"], compare(points, metric), 100 * noise(points, metric)
+    if not compared:
+        yield "There are no ratios: the first row has no finished run, or a distance that is not above 0."
+    elif math.isnan(share):
+        yield "The ratio is to the first row; how sure it is one seed cannot tell."
+    else:
+        yield (
+            f"Beside what a seed does to all rows alike, the {called(metric)} varies by {share:.1f}% from seed to "
+            "seed. The ratio is to the first row, with its interval of 95%."
+        )
+    if compared:
+        yield ""
+        yield f"![Ratios of the {called(metric)}, with intervals of 95%]({name}.png)"
     others = [other for other in metrics_of(figures) if other != metric]
     header = [
         "choice",
@@ -167,10 +172,12 @@ def _row(point: dict[str, Any], metric: str, others: list[str], compared: dict[s
     failed = [run for run in point["runs"] if run["state"] != "done"]
     cells = [group_of(point["name"])[1], str(len(point["runs"]) - len(failed))]
     if found is None:
-        cells += [NOTHING, NOTHING, "failed"]
+        numbers = values(point, metric)
+        cells += [f"{statistics.fmean(numbers):.4g}" if numbers else NOTHING, NOTHING, "" if numbers else "failed"]
     else:
         spread = "" if found.spread is None else f" ± {found.spread:.2g}"
-        ratio = f"{found.ratio:.2f} ({found.low:.2f} to {found.high:.2f})" if found.low != found.high else "1"
+        sure = "" if math.isnan(found.low) else f" ({found.low:.2f} to {found.high:.2f})"
+        ratio = "1" if found is next(iter(compared.values())) else f"{found.ratio:.2f}{sure}"
         verdict = f"**{found.verdict}**" if found.verdict == "better" else found.verdict
         cells += [f"{found.mean:.4g}{spread}", ratio, verdict]
     if failed and found is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ def draw_ratios(figures: dict[str, Any], path: Path) -> None:
     metric = main_metric(figures)
     compared = compare(figures["points"], metric)
     names = [point["name"] for point in figures["points"] if point["name"] in compared][1:]
+    if not names:
+        return
     figure, axis = plt.subplots(figsize=(8, 1.2 + 0.2 * len(names)), layout="constrained")
     for place, name in enumerate(names):
         found = compared[name]
@@ -91,8 +94,8 @@ def draw_courses(figures: dict[str, Any], path: Path) -> None:
 
 
 def _inside(tick: float, found: Any) -> bool:
-    found = list(found)
-    return min(item.low for item in found) / 1.1 <= tick <= max(item.high for item in found) * 1.1
+    ends = [end for item in found for end in (item.low, item.ratio, item.high) if math.isfinite(end)]
+    return min(ends) / 1.1 <= tick <= max(ends) * 1.1
 
 
 def draw_samples(figures: dict[str, Any], runs: Mapping[str, Path], path: Path) -> None:

@@ -12,5 +12,12 @@ def in_processes(jobs: int, call: Callable[..., Any], arguments: Iterable[tuple[
     """What the calls return, in their order; a new process for each, so that none leaves anything to the next."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
-        for future in [pool.submit(call, *each) for each in arguments]:
-            yield future.result()
+        futures = [pool.submit(call, *each) for each in arguments]
+        try:
+            for future in futures:
+                yield future.result()
+        except BaseException:
+            # What has not begun is not wanted any more.
+            for future in futures:
+                future.cancel()
+            raise

@@ -17,8 +17,9 @@ class UnevenLangevin(Langevin):
     """Langevin dynamics (eq. 9) with more steps at some time steps than at others. Not in the paper.
 
     The sweep is that of `langevin`: the same T*K step sizes and noises in the same order, only divided among the time
-    steps as `counts` says. A step is computed for those images alone that have one, so that it costs as much, too; a
-    GPU waits at each until it is known which.
+    steps as `counts` says. A step is computed for those images alone that have one: as many gradients, in smaller
+    batches. With `counts` it does not keep the contract: `steps` is K on average, the energy is asked for a part of the
+    batch, and a GPU waits until it is known for which.
     """
 
     name = "uneven_langevin"
@@ -55,9 +56,11 @@ class UnevenLangevin(Langevin):
             return super().refine(energy, x, t, noise)
         x, row = x.detach().clone(), self.context.time_steps - t
         step_sizes, sigmas, counts = self.step_sizes.to(x.dtype)[row], self.sigmas.to(x.dtype)[row], self.counts[row]
-        for k in range(int(counts.max())):
-            # Noise is drawn for all: what an image gets does not depend on the others of its batch.
+        # As often as any time step wants, and noise for all: what an image gets does not depend on the others.
+        for k in range(max(self.options.counts)):
             drawn, moving = noise.normal_like(x), (counts > k).nonzero().flatten()
+            if not len(moving):
+                continue
             gradient = energy_gradient(energy, x[moving], t[moving])
             x[moving] = langevin_step(x[moving], gradient, step_sizes[moving, k], sigmas[moving, k], drawn[moving])
         return x
@@ -73,6 +76,7 @@ class UnevenLangevin(Langevin):
             )
         if min(options.counts, default=1) < 1:
             found.append("counts: every time step needs at least one Langevin step")
-        if options.anneal != "step" or options.clip_gradient is not None or options.clamp is not None:
-            found.append("use: 'uneven_langevin' anneals over steps, and neither clips nor clamps")
+        others = options.anneal != "step", options.clip_gradient is not None, options.clamp is not None
+        if options.counts and any(others):
+            found.append("counts: with them 'uneven_langevin' anneals over steps, and neither clips nor clamps")
         return found
