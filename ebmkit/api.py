@@ -71,12 +71,14 @@ def evaluate(
     extractor_options: Mapping[str, Any] | None = None,
     weights: Sequence[str | Path] = (),
     floor: bool = False,
+    overrides: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Compare `count` samples with the images of the shards `data`, by default those that the model was trained on.
 
     `metrics` are names such as "fid", by default "pixel_frechet_distance", or those of the features of an `extractor`.
     512 samples for pixels, 50,000 otherwise. Keys: the metrics' names, then with `floor` the numbers that as many real
-    images have against the other ones, `samples`, `images`, `seed`, `data`, `extractor`, `versions`. Raises `BadInput`
+    images have against the other ones, `samples`, `images`, `seed`, `overrides` where there are any, `data`,
+    `extractor`, `versions`. `overrides` change the recipe's sampler: `{"sampler.step_size": 1.5}`. Raises `BadInput`
     where weights (see `weights`, files) or packages are missing.
     """
     from ebmkit.evaluation import evaluate_model
@@ -93,6 +95,7 @@ def evaluate(
             extractor_options=extractor_options,
             weights=[Path(file) for file in weights],
             floor=floor,
+            overrides=overrides,
             say=_log.warning,
         )
         or {}

@@ -46,6 +46,7 @@ def evaluate_model(
     extractor_options: Mapping[str, Any] | None = None,
     weights: Sequence[Path] = (),
     floor: bool = False,
+    overrides: Mapping[str, Any] | None = None,
     counting: Counting = _uncounted,
     say: Callable[[str], None] = lambda message: None,
     world: World | None = None,
@@ -61,6 +62,7 @@ def evaluate_model(
     network = any(metric.features != names.PIXEL_FEATURES for metric in chosen)
     count = count or (names.NETWORK_COUNT if network else names.PIXEL_COUNT)
     options = shards_of(model, data)
+    model.sampling_recipe(overrides)
     comparing.require_enough(chosen, count)
     if fidelity.needed(chosen):
         fidelity.require()
@@ -76,7 +78,8 @@ def evaluate_model(
         comparing.require_enough(chosen, count, images)
         if floor:
             comparing.require_floor(count, images)
-    samples = _sample_features(model, networks, {m.features for m in chosen}, count, seed, batch_size, counting, world)
+    wanted = {metric.features for metric in chosen}
+    samples = _sample_features(model, networks, wanted, count, seed, batch_size, overrides, counting, world)
     if samples is None or real is None:
         return None
     shape = options.shape
@@ -93,6 +96,7 @@ def evaluate_model(
         "samples": count,
         "images": images,
         "seed": seed,
+        **({"overrides": dict(overrides)} if overrides else {}),
         "data": " ".join(options.patterns),
         "extractor": ", ".join(labels) or None,
         "versions": _versions(networks, fidelity.needed(chosen)),
@@ -108,6 +112,7 @@ def _sample_features(
     count: int,
     seed: int,
     batch_size: int,
+    overrides: Mapping[str, Any] | None,
     counting: Counting,
     world: World,
 ) -> Features | None:
@@ -126,7 +131,7 @@ def _sample_features(
         return computed
 
     with counting("sampling", "gradient evaluations") as progress:
-        batches = list(model.map_batches(features, count, seed, batch_size, progress=progress, world=world))
+        batches = list(model.map_batches(features, count, seed, batch_size, overrides, progress, world))
     if not world.first:
         return None
     return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
@@ -160,7 +165,9 @@ def _keep(model: Model, found: Mapping[str, float], results: Mapping[str, Any], 
         for name, value in results.items()
         if name not in ("floor", "data", "versions") and value is not None
     }
-    _tell_trackers(model, run, step, numbers, say)
+    # Trackers have one curve for a metric: numbers of another sampler than the model's are not on it.
+    if "overrides" not in results:
+        _tell_trackers(model, run, step, numbers, say)
 
 
 def _tell_trackers(

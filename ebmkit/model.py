@@ -124,7 +124,7 @@ class Model:
         """What `function` makes of each batch of `sample_batches`, in the process that drew it: features of images."""
         if count < 1 or batch_size < 1:
             raise BadInput("count and batch_size must be at least 1")
-        recipe = self._sampling_recipe(overrides)
+        recipe = self.sampling_recipe(overrides)
         sampler = build_part(recipe.sampler, recipe.context(self.device))
         with blamed_on(sampler, "steps"):
             steps = sampler.steps
@@ -194,7 +194,8 @@ class Model:
         # Counting takes tens of milliseconds, as much as a small batch.
         return forward_flops(self.energy, self.image_shape, self.device)
 
-    def _sampling_recipe(self, overrides: Mapping[str, Any] | None) -> Recipe:
+    def sampling_recipe(self, overrides: Mapping[str, Any] | None = None) -> Recipe:
+        """The recipe with these options of its sampler; raises `BadInput` for other keys and for what does not fit."""
         if not overrides:
             return self.recipe
         for key in overrides:

@@ -478,6 +478,25 @@ def test_the_command_appends_each_evaluation_to_the_run(folder: Path, model: Mod
         assert row["versions"].keys() == {"ebmkit", "torch"}
 
 
+def test_a_model_is_measured_with_another_sampler(folder: Path, model: Model) -> None:
+    """As if its samples were drawn so; the run's line says it, and what was not changed is told as before."""
+    path = folder / "run" / "model.safetensors"
+    words = ["evaluate", path, "--count", 6, "--metrics", "pixel_std_ratio", "--json"]
+    plain = json.loads(run_cli(*words).out)
+    told = json.loads(run_cli(*words, "--set", "sampler.step_size=0.0", "--set", "sampler.noise=2.0").out)
+    drawn = model.sample(6, overrides={"sampler.step_size": 0.0, "sampler.noise": 2.0})
+    wider = (drawn.clamp(-1, 1).std() / model.sample(6).clamp(-1, 1).std()).item()
+    assert told["pixel_std_ratio"] / plain["pixel_std_ratio"] == pytest.approx(wider, rel=0.05)
+    assert told["pixel_std_ratio"] > 1.2 * plain["pixel_std_ratio"]
+    assert "overrides" not in plain
+    assert told["overrides"] == {"sampler.step_size": 0.0, "sampler.noise": 2.0}
+    last = list(RunFolder(folder / "run").read_evaluations())[-2:]
+    assert [row.get("overrides") for row in last] == [None, told["overrides"]]
+    again = evaluate_model(model, count=6, metrics=["pixel_std_ratio"], overrides=told["overrides"])
+    assert again is not None
+    assert again["pixel_std_ratio"] == told["pixel_std_ratio"]
+
+
 def test_evaluations_at_once_are_all_kept_and_half_a_line_spoils_none(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     run.evaluations.write_text('{"seed": -1}\n{"seed"')
@@ -499,8 +518,10 @@ def test_bad_words_end_with_code_2(folder: Path) -> None:
     for words, message in [
         (["--metrics", "fdi"], "did you mean 'fid'?"),
         (["--extractor", "none_such"], "unknown feature_extractor"),
-        (["--set", "extractor.size=3"], "takes options of its --extractor only"),
-        (["--set", "sampler.steps=3"], "takes options of its --extractor only"),
+        (["--set", "extractor.size=3"], "takes options of the sampler"),
+        (["--set", "energy.channels=3"], "takes options of the sampler"),
+        (["--set", "sampler.steps=0"], "sampler.steps"),
+        (["--set", "sampler.speed=1"], "speed"),
     ]:
         done = run_cli("evaluate", path, *words)
         assert done.code == 2

@@ -173,6 +173,16 @@ def test_evaluations_and_pictures(tmp_path: Path) -> None:
     assert "pictures: 2 of 3" in page.text
 
 
+def test_an_evaluation_with_another_sampler_says_so(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [{"step": 10, "loss": 1.0}])
+    changed = {"sampler.steps": 6, "sampler.noise": {"use": "constant"}}
+    rows = [{"step": 5, "metrics": {"fid": 1.0}}, {"step": 5, "metrics": {"fid": 2.0}, "overrides": changed}]
+    write_lines(run / "evaluations.jsonl", rows)
+    text = page_of(run).text.replace(NOTHING, "-")
+    assert "data extractor sampler time" in text
+    assert "run 5 1 - - - - - - - run 5 2 - - - - - steps=6 noise={'use': 'constant'} -" in text
+
+
 def test_nothing_breaks_out_of_the_page(tmp_path: Path) -> None:
     page = render(read_runs([hostile_run(tmp_path)]), 10**7).html
     reader = Reader(page)

@@ -38,6 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"step": 4, "data": "held/out.tar", "samples": 500, "images": 48, "seed": 7, "extractor": None,
          "metrics": {"pixel_frechet_distance": 12.345}},
         {"step": 2, "metrics": {"fid": 99.0}},
+        {"step": 4, "metrics": {"fid": 77.0}, "overrides": {"sampler.steps": 6}},
         {"step": 4, "metrics": {"kid[lite]": 0.25, "broken": None}},
     ]  # fmt: skip
     (done / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 4, "met')

@@ -105,7 +105,10 @@ def evaluate(
     device: Device = "auto",
     fast: Fast = None,
     set_values: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set an option: extractor.size=224.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Set an option of the sampler or the extractor: extractor.size=224."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     gpus: Gpus = None,
@@ -119,7 +122,8 @@ def evaluate(
     """
     from ebmkit.metrics.names import PIXELS, choose
 
-    names, options = (metrics or "").split(",") if metrics else [], _extractor_options(set_values, extra, extractor)
+    names, given = (metrics or "").split(",") if metrics else [], collect(set_values, extra)
+    overrides, options = _parts_of(given, extractor)
     # Before torch is imported and the other processes are started.
     choose(names, extractor)
     from ebmkit.allocator import keep_freed_memory
@@ -143,6 +147,7 @@ def evaluate(
             extractor_options=options,
             weights=weights or (),
             floor=floor,
+            overrides=overrides,
             counting=partial(counting, target),
             say=say,
             world=world,
@@ -165,15 +170,16 @@ def evaluate(
             target.print(f"{name} {value:.5g} {of}{beside})", markup=False)
 
 
-def _extractor_options(
-    set_values: list[str] | None, extra: list[str] | None, extractor: str | None
-) -> dict[str, object]:
-    """The options of the feature extractor among the values of `--set`; there are no others."""
-    given = collect(set_values, extra)
-    for key in given:
-        if not key.startswith("extractor.") or extractor is None:
-            raise BadInput(f"--set {key}: `ebmkit evaluate` takes options of its --extractor only: extractor.KEY=VALUE")
-    return {key.removeprefix("extractor."): value for key, value in given.items()}
+def _parts_of(given: dict[str, object], extractor: str | None) -> tuple[dict[str, object], dict[str, object]]:
+    """The options of the sampler, with its name before them, and those of the feature extractor, without."""
+    sampler = {key: value for key, value in given.items() if key.startswith("sampler.")}
+    network = {key: value for key, value in given.items() if key.startswith("extractor.") and extractor is not None}
+    for key in given.keys() - sampler.keys() - network.keys():
+        raise BadInput(
+            f"--set {key}: `ebmkit evaluate` takes options of the sampler, sampler.KEY=VALUE, and of its --extractor, "
+            "extractor.KEY=VALUE"
+        )
+    return sampler, {key.removeprefix("extractor."): value for key, value in network.items()}
 
 
 def add_to(app: typer.Typer) -> None:

@@ -129,10 +129,12 @@ def metrics(runs: Sequence[Run]) -> Html:
         return Html("")
     names = list(dict.fromkeys(name for _, _, item in found for name in _metrics(item)))[:40]
     rows: list[list[Cell]] = []
+    changed = any(item.get("overrides") for _, _, item in found)
     for number, run, item in found:
         values = _metrics(item)
         more = [Number(words.number(item.get(key))) for key in ("samples", "images", "seed")]
         text = [str(item.get(key) or words.NOTHING)[:MAX_TEXT] for key in ("data", "extractor")]
+        text += [_overrides(item)[:MAX_TEXT]] if changed else []
         rows.append(
             [
                 joined([chip(number), run.label]),
@@ -144,9 +146,25 @@ def metrics(runs: Sequence[Run]) -> Html:
             ]
         )
     heads: list[Cell] = ["run", Number("step"), *(Number(words.metric(name)) for name in names)]
-    heads += [Number("samples"), Number("real images"), Number("seed"), "data", "extractor", Number("time")]
+    heads += [
+        Number("samples"),
+        Number("real images"),
+        Number("seed"),
+        "data",
+        "extractor",
+        *(["sampler"] if changed else []),
+    ]
+    heads.append(Number("time"))
     note = tag("p", "Numbers compare only where data, counts and extractor are the same.", class_="faint")
     return joined([note, table(heads, rows, label="Evaluations")])
+
+
+def _overrides(item: Mapping[str, Any]) -> str:
+    """How the sampler was changed for an evaluation, as by `--set`."""
+    found = item.get("overrides")
+    if not isinstance(found, dict):
+        return words.NOTHING
+    return " ".join(f"{str(key).removeprefix('sampler.')}={value}" for key, value in found.items())
 
 
 def watchdog(runs: Sequence[Run]) -> Html:

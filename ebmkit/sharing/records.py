@@ -9,9 +9,10 @@ from ebmkit.run_folder import RunFolder
 
 
 def evaluations_of(run: RunFolder, step: int) -> list[dict[str, Any]]:
-    """The evaluations of the model of this `step`, oldest first."""
+    """The evaluations of the model of this `step` as it is, oldest first; with another sampler they are not its own."""
     rows = run.read_evaluations()
-    return [row for row in rows if row.get("step") == step and isinstance(row.get("metrics"), dict)]
+    rows = (row for row in rows if row.get("step") == step and not row.get("overrides"))
+    return [row for row in rows if isinstance(row.get("metrics"), dict)]
 
 
 def training_seconds(run: RunFolder, step: int) -> float | None:
