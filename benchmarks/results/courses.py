@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 import ebmkit
+from ebmkit.allocator import keep_freed_memory
 from ebmkit.files import write_text
 from ebmkit.run_folder import RunFolder
 
@@ -19,6 +20,8 @@ Place = dict[str, Any]
 
 def course(path: Path, options: Mapping[str, Any], folder: Path, threads: int) -> list[Place]:
     """A place for each checkpoint that the run at `path` still has, measured with `options` and kept in `folder`."""
+    # This process measures and does nothing else, as the command does.
+    keep_freed_memory()
     torch.set_num_threads(threads)
     run = RunFolder(path)
     rows = list(run.read_metrics())
