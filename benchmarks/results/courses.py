@@ -18,8 +18,13 @@ Place = dict[str, Any]
 """`step`, `images`, `seconds` of training until then, and `metrics`."""
 
 
-def course(path: Path, options: Mapping[str, Any], folder: Path, threads: int) -> list[Place]:
-    """A place for each checkpoint that the run at `path` still has, measured with `options` and kept in `folder`."""
+def course(
+    path: Path, options: Mapping[str, Any], folder: Path, threads: int, finished: Mapping[int, Mapping[str, float]]
+) -> list[Place]:
+    """A place for each checkpoint that the run at `path` still has, measured with `options` and kept in `folder`.
+
+    `finished` are metrics by steps that are known: those of the finished model.
+    """
     # This process measures and does nothing else, as the command does.
     keep_freed_memory()
     torch.set_num_threads(threads)
@@ -31,7 +36,9 @@ def course(path: Path, options: Mapping[str, Any], folder: Path, threads: int) -
         told = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
         # Of a run that was trained anew under its name nothing is kept.
         key = json.loads(json.dumps({"options": options, "written": checkpoint.stat().st_mtime}))
-        if {name: told.get(name) for name in key} != key:
+        if step in finished:
+            told = {"metrics": dict(finished[step])}
+        elif {name: told.get(name) for name in key} != key:
             told = {**key, "metrics": _measure(run, step, options, folder)}
             write_text(kept, json.dumps(told) + "\n")
         # The last line until then: not every step has one.

@@ -20,7 +20,7 @@ from ebmkit.console import console
 from ebmkit.drawing.tracing import follow_seed, gradient_norms
 from ebmkit.recipe import Recipe
 from ebmkit.run_folder import RunFolder
-from ebmkit.sweeps.file import load_sweep
+from ebmkit.sweeps.file import Sweep, load_sweep
 from ebmkit.sweeps.folder import SweepFolder
 from ebmkit.sweeps.plan import plan, value_text
 from ebmkit.sweeps.running import Unwatched
@@ -89,7 +89,16 @@ def run(
         if row.state == "done":
             shown.setdefault(title, sweep_folder.run(row.name).folder)
     followed = [row for row in rows if row.state == "done" and _keeps(runs[row.name].recipe)]
-    wanted = [(sweep_folder.run(row.name).folder, sweep.evaluate, folder / "course", threads) for row in followed]
+    wanted = [
+        (
+            sweep_folder.run(row.name).folder,
+            sweep.evaluate,
+            folder / "course",
+            threads,
+            {runs[row.name].recipe.train.steps: row.metrics} if _measured_so(sweep_folder, row, sweep) else {},
+        )
+        for row in followed
+    ]
     for row, places in zip(followed, in_processes(jobs, course, wanted), strict=True):
         view.say(f"{row.name}: {len(places)} checkpoints measured")
         kept = next(run for run in points[_title(row, names)]["runs"] if run["seed"] == row.seed)
@@ -113,6 +122,12 @@ def run(
         "points": list(points.values()),
     }
     return figures, shown
+
+
+def _measured_so(folder: SweepFolder, row: Row, sweep: Sweep) -> bool:
+    """Whether the finished model was measured with the options that the sweep has by now."""
+    evaluation = folder.read(row.name).evaluation or {}
+    return bool(evaluation.get("options") == json.loads(json.dumps(sweep.evaluate)))
 
 
 def _keeps(recipe: Recipe) -> bool:
