@@ -492,6 +492,8 @@ def test_a_model_is_measured_with_another_sampler(folder: Path, model: Model) ->
     assert told["overrides"] == {"sampler.step_size": 0.0, "sampler.noise": 2.0}
     last = list(RunFolder(folder / "run").read_evaluations())[-2:]
     assert [row.get("overrides") for row in last] == [None, told["overrides"]]
+    shown = run_cli(*words[:-1], "--set", "sampler.steps=2").out
+    assert "sampler.steps=2" in shown.replace("\n", " ")
     again = evaluate_model(model, count=6, metrics=["pixel_std_ratio"], overrides=told["overrides"])
     assert again is not None
     assert again["pixel_std_ratio"] == told["pixel_std_ratio"]

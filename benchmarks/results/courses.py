@@ -11,11 +11,16 @@ import torch
 
 import ebmkit
 from ebmkit.allocator import keep_freed_memory
+from ebmkit.errors import BadInput
 from ebmkit.files import write_text
 from ebmkit.run_folder import RunFolder
 
 Place = dict[str, Any]
 """`step`, `images`, `seconds` of training until then, and `metrics`."""
+
+
+MEASURED = frozenset({"count", "seed", "data", "extractor", "batch_size", "weights"})
+"""Options of `[evaluate]` that `ebmkit.evaluate` has by the same name, beside `floor` and `metrics`."""
 
 
 def course(
@@ -54,6 +59,8 @@ def _measure(run: RunFolder, step: int, options: Mapping[str, Any], folder: Path
     model.unlink(missing_ok=True)
     ebmkit.export(run.folder, model, step)
     wanted = {key: value for key, value in options.items() if key not in ("floor", "metrics")}
+    if strange := wanted.keys() - MEASURED:
+        raise BadInput(f"evaluate.{min(strange)}: a run cannot be followed with this option of `ebmkit evaluate`")
     metrics = options.get("metrics", ())
     names = metrics.split(",") if isinstance(metrics, str) else metrics
     try:

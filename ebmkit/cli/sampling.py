@@ -157,7 +157,8 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(result))
         return
-    of = f"({result['samples']} samples, seed {seed}, against {result['images']} images"
+    changed = "".join(f", {key}={value}" for key, value in overrides.items())
+    of = f"({result['samples']} samples, seed {seed}{changed}, against {result['images']} images"
     floors = result.pop("floor", {})
     for name, value in result.items():
         if name == "samples":
@@ -174,7 +175,7 @@ def _parts_of(given: dict[str, object], extractor: str | None) -> tuple[dict[str
     """The options of the sampler, with its name before them, and those of the feature extractor, without."""
     sampler = {key: value for key, value in given.items() if key.startswith("sampler.")}
     network = {key: value for key, value in given.items() if key.startswith("extractor.") and extractor is not None}
-    for key in given.keys() - sampler.keys() - network.keys():
+    for key in (key for key in given if key not in sampler and key not in network):
         raise BadInput(
             f"--set {key}: `ebmkit evaluate` takes options of the sampler, sampler.KEY=VALUE, and of its --extractor, "
             "extractor.KEY=VALUE"

@@ -155,7 +155,7 @@ def metrics(runs: Sequence[Run]) -> Html:
         *(["sampler"] if changed else []),
     ]
     heads.append(Number("time"))
-    note = tag("p", "Numbers compare only where data, counts and extractor are the same.", class_="faint")
+    note = tag("p", "Numbers compare only where data, counts, extractor and sampler are the same.", class_="faint")
     return joined([note, table(heads, rows, label="Evaluations")])
 
 
