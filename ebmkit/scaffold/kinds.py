@@ -31,7 +31,7 @@ KIND_TEXTS: Mapping[str, KindTexts] = {
     ),
     "sampler": KindTexts(
         summary="The example is Langevin dynamics with one step size and one noise level.",
-        recipe='[sampler]\nuse = "$component"\nsteps = 3\nstep_size = 0.6\nnoise = 0.05',
+        recipe='[sampler]\nuse = "$component"\nsteps = 3\nstep_size = 1.3\nnoise = 0.05',
         set_value="sampler.use=$component",
         change="""\
 - The step in `refine`. Take every random number from `noise`, and keep nothing between calls.
