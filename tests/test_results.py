@@ -21,6 +21,7 @@ from run_helpers import ROOT, environment, tiny_table, write_recipe, write_shard
 
 sys.path.insert(0, str(ROOT))
 from benchmarks.results import contest
+from benchmarks.results.calibration import crossing
 from benchmarks.results.comparing import compare, noise, student
 from benchmarks.results.contest import REFERENCE, contestants
 from benchmarks.results.page import main_metric, write
@@ -256,6 +257,43 @@ def test_runs_of_equal_minutes(tmp_path: Path) -> None:
     other = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert other.returncode == 2
     assert "has a run of other values" in other.stderr
+
+
+def test_a_rule_takes_the_reach_where_it_is_met() -> None:
+    assert crossing([1.0, 1.1, 1.3], [-2.0, -1.0, 3.0], 0.0) == pytest.approx(1.15)
+    assert crossing([1.0, 1.1, 1.3], [0.5, 1.0, 3.0], 0.0) is None
+    assert crossing([1.0, 1.1], [0.5, 0.9], 1.0) is None
+
+
+@pytest.mark.slow
+def test_models_are_drawn_with_other_step_sizes(tmp_path: Path) -> None:
+    """What a rule has taken is measured on other samples, and a model without a reach is refused."""
+    shards = write_shards(tmp_path / "shards")
+    table = tiny_table(shards, train__steps=3, sampler__step_size="auto", sampler__auto_ratio=1.3)
+    for seed in range(2):
+        ebmkit.train(write_recipe(tmp_path / "tiny.toml", table | {"seed": seed}), run_dir=tmp_path / f"run_{seed}")
+    words = ["-m", "benchmarks.results.calibration", "mine", *(str(tmp_path / f"run_{seed}") for seed in range(2))]
+    words += ["--reaches", "0.3", "1.3", "4", "--decide", "8", "--count", "16", "--out", str(tmp_path)]
+    ran = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    figures = json.loads((tmp_path / "mine.json").read_text())
+    for seed, model in enumerate(figures["models"]):
+        assert [row["reach"] for row in model["looked"]] == [0.3, 1.3, 4]
+        asked = {"count": 16, "metrics": ["pixel_std_ratio"]}
+        assert model["taken"]["as trained"] == 1.3
+        trained = ebmkit.evaluate(tmp_path / f"run_{seed}", **asked)
+        assert model["judged"]["as trained"]["pixel_std_ratio"] == pytest.approx(trained["pixel_std_ratio"])
+        other = ebmkit.evaluate(tmp_path / f"run_{seed}", overrides={"sampler.auto_ratio": 4}, **asked)
+        assert model["by_reach"][2]["pixel_std_ratio"] == pytest.approx(other["pixel_std_ratio"])
+    page = (tmp_path / "mine.md").read_text()
+    assert "| as trained | 1.3, 1.3 |" in page
+    assert "--reaches 0.3 1.3 4 --decide 8 --count 16 --jobs 1`" in page
+    write_recipe(tmp_path / "fixed.toml", tiny_table(shards, train__steps=3, sampler__step_size=0.5))
+    ebmkit.train(tmp_path / "fixed.toml", run_dir=tmp_path / "fixed")
+    words[3:5] = [str(tmp_path / "fixed")]
+    refused = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert 'its sampler.step_size is not "auto"' in refused.stderr
 
 
 def test_a_contestant_has_the_threads_of_its_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
