@@ -83,7 +83,7 @@ def main() -> None:
         "versions": f"ebmkit {ebmkit.__version__}, torch {torch.__version__}",
         "decide": arguments.decide,
         "count": arguments.count,
-        "metrics": list(metrics),
+        "metrics": list(models[0]["judged"]["as trained"]),
         "models": models,
     }
     write(figures, arguments.out / f"{arguments.name}.json")
@@ -114,7 +114,7 @@ def calibrate(
         result = ebmkit.evaluate(
             model, count=count, seed=JUDGE, metrics=metrics, extractor=extractor, overrides={REACH: reach}
         )
-        return {metric: result[metric] for metric in metrics}
+        return {name: value for name, value in result.items() if name.partition("[")[0] in metrics}
 
     return {
         "model": run.name,

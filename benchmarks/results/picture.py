@@ -126,5 +126,6 @@ def draw_samples(figures: dict[str, Any], runs: Mapping[str, Path], path: Path) 
             fontsize=7,
             color=INK,
         )
-    figure.savefig(path, dpi=120)
+    # Whole labels, however long.
+    figure.savefig(path, dpi=120, bbox_inches="tight")
     plt.close(figure)
