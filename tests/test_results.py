@@ -271,8 +271,10 @@ def test_models_are_drawn_with_other_step_sizes(tmp_path: Path) -> None:
     shards = write_shards(tmp_path / "shards")
     table = tiny_table(shards, train__steps=3, sampler__step_size="auto", sampler__auto_ratio=1.3)
     for seed in range(2):
-        ebmkit.train(write_recipe(tmp_path / "tiny.toml", table | {"seed": seed}), run_dir=tmp_path / f"run_{seed}")
-    words = ["-m", "benchmarks.results.calibration", "mine", *(str(tmp_path / f"run_{seed}") for seed in range(2))]
+        ebmkit.train(
+            write_recipe(tmp_path / "tiny.toml", table | {"seed": seed}), run_dir=tmp_path / f"run_seed-{seed}"
+        )
+    words = ["-m", "benchmarks.results.calibration", "mine", *(str(tmp_path / f"run_seed-{seed}") for seed in range(2))]
     words += ["--reaches", "0.3", "1.3", "4", "--decide", "8", "--count", "16", "--out", str(tmp_path)]
     ran = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
@@ -281,9 +283,9 @@ def test_models_are_drawn_with_other_step_sizes(tmp_path: Path) -> None:
         assert [row["reach"] for row in model["looked"]] == [0.3, 1.3, 4]
         asked = {"count": 16, "metrics": ["pixel_std_ratio"]}
         assert model["taken"]["as trained"] == 1.3
-        trained = ebmkit.evaluate(tmp_path / f"run_{seed}", **asked)
+        trained = ebmkit.evaluate(tmp_path / f"run_seed-{seed}", **asked)
         assert model["judged"]["as trained"]["pixel_std_ratio"] == pytest.approx(trained["pixel_std_ratio"])
-        other = ebmkit.evaluate(tmp_path / f"run_{seed}", overrides={"sampler.auto_ratio": 4}, **asked)
+        other = ebmkit.evaluate(tmp_path / f"run_seed-{seed}", overrides={"sampler.auto_ratio": 4}, **asked)
         assert model["by_reach"][2]["pixel_std_ratio"] == pytest.approx(other["pixel_std_ratio"])
     page = (tmp_path / "mine.md").read_text()
     assert "| as trained | 1.3, 1.3 |" in page

@@ -46,7 +46,7 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="of the page")
-    parser.add_argument("runs", type=Path, nargs="+", help="run folders with a model: one recipe, several seeds")
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders with a model, NAME_seed-N")
     parser.add_argument("--reaches", type=float, nargs="+", default=[0.9, 1.0, 1.1, 1.2, 1.35, 1.5])
     parser.add_argument("--decide", type=int, default=256, help="samples that a rule looks at")
     parser.add_argument("--count", type=int, default=1000, help="samples that are measured")
@@ -144,32 +144,37 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def _text(figures: dict[str, Any]) -> str:
-    models, metrics = figures["models"], figures["metrics"]
-    rules = []
+    lines = [
+        f"`{figures['command']}`; {figures['date']}, {figures['versions']}. Means and standard deviations over the "
+        f"models of several seeds; decided on {figures['decide']} samples, measured on {figures['count']:,} others. "
+        "The energy gap is the energy of real images minus that of samples, in standard deviations of the former.",
+    ]
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for model in figures["models"]:
+        groups.setdefault(model["model"].partition("_seed-")[0], []).append(model)
+    for name, models in groups.items():
+        lines += ["", f"### {name}", "", _rules(models, figures["metrics"]), "", _curve(models, figures["metrics"])]
+    return "\n".join(lines)
+
+
+def _rules(models: Sequence[dict[str, Any]], metrics: Sequence[str]) -> str:
+    """What each rule takes, and how good it is."""
+    rows = []
     for rule in ("as trained", *RULES):
         judged = [model["judged"][rule] for model in models if rule in model["judged"]]
         reaches = ", ".join("none" if (r := model["taken"][rule]) is None else f"{r:.3g}" for model in models)
-        cells = [_mean([row[metric] for row in judged]) if judged else "" for metric in metrics]
-        rules.append([rule, reaches, *cells])
-    curve = []
+        rows.append([rule, reaches, *(_mean([row[metric] for row in judged]) if judged else "" for metric in metrics)])
+    return markdown(["step size by", "reach, by seed", *map(heading, metrics)], rows)
+
+
+def _curve(models: Sequence[dict[str, Any]], metrics: Sequence[str]) -> str:
+    """What samples are like with each reach."""
+    rows = []
     for place, row in enumerate(models[0]["by_reach"]):
-        rows = [model["by_reach"][place] for model in models]
+        same = [model["by_reach"][place] for model in models]
         gaps = [model["looked"][place]["gap"] for model in models]
-        curve.append([f"{row['reach']:g}", _mean(gaps), *(_mean([row[metric] for row in rows]) for metric in metrics)])
-    return "\n".join(
-        [
-            f"`{figures['command']}`; {figures['date']}, {figures['versions']}. {len(models)} models, means and "
-            f"standard deviations over them; decided on {figures['decide']} samples, measured on {figures['count']:,} "
-            "others.",
-            "",
-            markdown(["step size by", "reach, by seed", *map(heading, metrics)], rules),
-            "",
-            "With each reach; the energy gap is that of real images minus that of samples, in standard deviations of "
-            "the former.",
-            "",
-            markdown(["reach", "energy gap", *map(heading, metrics)], curve),
-        ]
-    )
+        rows.append([f"{row['reach']:g}", _mean(gaps), *(_mean([each[metric] for each in same]) for metric in metrics)])
+    return markdown(["reach", "energy gap", *map(heading, metrics)], rows)
 
 
 if __name__ == "__main__":
