@@ -16,7 +16,10 @@ import pytest
 import torch
 
 import ebmkit
+from ebmkit.data import all_images
 from ebmkit.errors import BadInput
+from ebmkit.metrics.statistics import pixel_std_ratio
+from ebmkit.sampling import from_uint8, to_uint8
 from run_helpers import ROOT, environment, tiny_table, write_recipe, write_shards
 
 sys.path.insert(0, str(ROOT))
@@ -24,6 +27,7 @@ from benchmarks.results import contest
 from benchmarks.results.calibration import crossing
 from benchmarks.results.comparing import compare, noise, student
 from benchmarks.results.contest import REFERENCE, contestants
+from benchmarks.results.gathering import named
 from benchmarks.results.page import main_metric, write
 from benchmarks.results.picture import draw_ratios
 from benchmarks.results.processes import in_processes
@@ -261,41 +265,68 @@ def test_runs_of_equal_minutes(tmp_path: Path) -> None:
 
 def test_a_rule_takes_the_reach_where_it_is_met() -> None:
     assert crossing([1.0, 1.1, 1.3], [-2.0, -1.0, 3.0], 0.0) == pytest.approx(1.15)
-    assert crossing([1.0, 1.1, 1.3], [0.5, 1.0, 3.0], 0.0) is None
-    assert crossing([1.0, 1.1], [0.5, 0.9], 1.0) is None
+    assert crossing([0.9, 1.0, 1.1, 1.2], [1.0, -1.0, 1.0, -1.0], 0.0) == pytest.approx(1.05)
+    assert crossing([1.0, 1.1], [0.5, 1.0], 1.0) == pytest.approx(1.1)
+    assert crossing([1.0, 1.1, 1.3], [-1.0, math.nan, 1.0], 0.0) == pytest.approx(1.15)
+    assert crossing([1.0, 1.1, 1.3], [0.5, 0.2, 3.0], 0.0) == "above from 1 on"
+    assert crossing([1.0, 1.1], [0.5, 0.9], 1.0) == "not reached by 1.1"
+    assert crossing([1.0, 1.1], [0.5, -0.9], 0.0) == "only falls to it"
 
 
 @pytest.mark.slow
 def test_models_are_drawn_with_other_step_sizes(tmp_path: Path) -> None:
-    """What a rule has taken is measured on other samples, and a model without a reach is refused."""
+    """What a rule has taken from samples of one seed is measured on those of another."""
     shards = write_shards(tmp_path / "shards")
     table = tiny_table(shards, train__steps=3, sampler__step_size="auto", sampler__auto_ratio=1.3)
-    for seed in range(2):
-        ebmkit.train(
-            write_recipe(tmp_path / "tiny.toml", table | {"seed": seed}), run_dir=tmp_path / f"run_seed-{seed}"
-        )
-    words = ["-m", "benchmarks.results.calibration", "mine", *(str(tmp_path / f"run_seed-{seed}") for seed in range(2))]
-    words += ["--reaches", "0.3", "1.3", "4", "--decide", "8", "--count", "16", "--out", str(tmp_path)]
+    folders = [tmp_path / name / f"run_seed-{seed}" for name, seed in (("one", 0), ("one", 1), ("two", 0))]
+    for seed, folder in enumerate(folders):
+        ebmkit.train(write_recipe(tmp_path / "tiny.toml", table | {"seed": seed}), run_dir=folder)
+    words = ["-m", "benchmarks.results.calibration", "mine", *map(str, folders)]
+    words += ["--reaches", "0.3", "1.3", "8", "--decide", "8", "--count", "16", "--jobs", "2", "--out", str(tmp_path)]
     ran = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    figures = json.loads((tmp_path / "mine.json").read_text())
-    for seed, model in enumerate(figures["models"]):
-        assert [row["reach"] for row in model["looked"]] == [0.3, 1.3, 4]
-        asked = {"count": 16, "metrics": ["pixel_std_ratio"]}
-        assert model["taken"]["as trained"] == 1.3
-        trained = ebmkit.evaluate(tmp_path / f"run_seed-{seed}", **asked)
-        assert model["judged"]["as trained"]["pixel_std_ratio"] == pytest.approx(trained["pixel_std_ratio"])
-        other = ebmkit.evaluate(tmp_path / f"run_seed-{seed}", overrides={"sampler.auto_ratio": 4}, **asked)
-        assert model["by_reach"][2]["pixel_std_ratio"] == pytest.approx(other["pixel_std_ratio"])
+    models = json.loads((tmp_path / "mine.json").read_text())["models"]
+    assert [model["model"] for model in models] == ["one/run_seed-0", "one/run_seed-1", "two/run_seed-0"]
+    for folder, found in zip(folders, models, strict=True):
+        model = ebmkit.load(folder / "model.safetensors")
+        real = from_uint8(all_images(model.recipe.data))
+        for row in found["rows"]:
+            overrides = {"sampler.auto_ratio": row["reach"]}
+            samples = from_uint8(to_uint8(model.sample(8, 1, overrides=overrides)))
+            assert row["contrast"] == pytest.approx(pixel_std_ratio(samples, real))
+            energies = model(real)
+            gap = (energies.mean() - model(samples).mean()) / energies.std()
+            assert row["gap"] == pytest.approx(float(gap), rel=1e-3, abs=1e-3)
+        # All of the data, so that the rule's are the same images whatever their order.
+        assert len(real) < 1000
+        for rule, reach in found["taken"].items():
+            assert isinstance(reach, float) == (rule in found["metrics"])
+            if isinstance(reach, float):
+                asked = {"count": 16, "metrics": ["pixel_std_ratio"], "overrides": {"sampler.auto_ratio": reach}}
+                judged = found["metrics"][rule]["pixel_std_ratio"]
+                assert judged == pytest.approx(ebmkit.evaluate(model, **asked)["pixel_std_ratio"])
+        assert found["taken"]["as trained"] == 1.3
+    assert any(len(model["metrics"]) > 1 for model in models), [model["rows"] for model in models]
     page = (tmp_path / "mine.md").read_text()
+    assert "### one/run\n" in page
+    assert "### two/run\n" in page
     assert "| as trained | 1.3, 1.3 |" in page
-    assert "--reaches 0.3 1.3 4 --decide 8 --count 16 --jobs 1`" in page
+    assert "one/run_seed-1 two/run_seed-0 --reaches 0.3 1.3 8 --decide 8 --count 16 --jobs 2`" in page
+    assert str(tmp_path) not in page
     write_recipe(tmp_path / "fixed.toml", tiny_table(shards, train__steps=3, sampler__step_size=0.5))
     ebmkit.train(tmp_path / "fixed.toml", run_dir=tmp_path / "fixed")
-    words[3:5] = [str(tmp_path / "fixed")]
+    words[3:6] = [str(tmp_path / "fixed")]
     refused = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert refused.returncode == 2
     assert 'its sampler.step_size is not "auto"' in refused.stderr
+
+
+def test_a_sweep_of_the_repository_is_named_by_its_path(tmp_path: Path) -> None:
+    shown = "benchmarks/results/trials/cifar16_trials.toml"
+    assert named(str(ROOT / shown), "cifar16_trials") == shown
+    assert named("digits_choices", "digits_choices") == "digits_choices"
+    (tmp_path / "mine.toml").write_text("")
+    assert named(str(tmp_path / "mine.toml"), "mine") == "mine"
 
 
 def test_a_contestant_has_the_threads_of_its_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

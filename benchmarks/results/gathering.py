@@ -107,7 +107,7 @@ def run(
     for title, path in shown.items():
         points[title]["gradient_norm"] = gradient_norm(path)
     recipe = next(iter(runs.values())).recipe
-    words = [f"python -m benchmarks.results {_named(source, sweep.name)} --jobs {jobs} --threads {threads}"]
+    words = [f"python -m benchmarks.results {named(source, sweep.name)} --jobs {jobs} --threads {threads}"]
     command = " ".join([*words, *map(assignment, changes.items())])
     figures: Figures = {
         "sweep": sweep.name,
@@ -167,10 +167,10 @@ def rollbacks(run: RunFolder) -> int:
     return int(rows[-1].get("rollbacks", 0)) if rows else 0
 
 
-def _named(source: str, name: str) -> str:
+def named(source: str, name: str) -> str:
     """A sweep file of the repository by its path, from there; others by their names."""
     path = Path(source).resolve()
-    return str(path.relative_to(ROOT)) if path.is_file() and path.is_relative_to(ROOT) else name
+    return path.relative_to(ROOT).as_posix() if path.is_file() and path.is_relative_to(ROOT) else name
 
 
 def assignment(item: tuple[str, Any]) -> str:
