@@ -1,4 +1,4 @@
-"""Parts that are not in the paper and have not won."""
+"""Parts that are not in the paper, for experiments."""
 
 from __future__ import annotations
 
