@@ -109,16 +109,19 @@ def test_a_page_tells_what_cannot_be_compared(tmp_path: Path) -> None:
         each["runs"] = [{"seconds": 1.0, "rollbacks": 0, "error": None, **run} for run in each["runs"]]
     figures = {"sweep": "mine", "command": "c", "date": "d", "versions": "v", "machine": "m", "planned": 3, "floor": {}}
     figures |= {"image": [1, 8, 8], "steps": 1, "batch_size": 1, "samples": 1}
-    for name, points in {"one": runs, "none": runs[::-1]}.items():
+    for name, points in {"one": runs, "none": runs[::-1], "single": runs[:1]}.items():
         draw_ratios({**figures, "points": points}, tmp_path / f"{name}.png")
         write({**figures, "points": points}, tmp_path / f"{name}.md")
-    one, none = ((tmp_path / f"{name}.md").read_text() for name in ("one", "none"))
+    one, none, single = ((tmp_path / f"{name}.md").read_text() for name in ("one", "none", "single"))
     assert "| b | 1 | 2 | 2.00 |" in one
     assert "nan" not in one + none
     assert "no ratios" in none
     assert "| c | 0 | \u2013 | \u2013 | failed |" in none
     assert (tmp_path / "one.png").is_file()
     assert not (tmp_path / "none.png").exists()
+    assert "There are no ratios: it is one row." in single
+    assert not (tmp_path / "single.png").exists()
+    assert "single.png" not in single
 
 
 def test_an_error_ends_the_processes_that_wait() -> None:

@@ -82,7 +82,9 @@ def _text(figures: dict[str, Any]) -> Iterator[str]:
     )
     yield ""
     name, compared, share = figures["sweep"], compare(points, metric), 100 * noise(points, metric)
-    if not compared:
+    if len(figures["points"]) == 1:
+        yield "There are no ratios: it is one row."
+    elif not compared:
         yield "There are no ratios: the first row has no finished run, or a distance that is not above 0."
     elif math.isnan(share):
         yield "The ratio is to the first row; how sure it is one seed cannot tell."
@@ -91,7 +93,7 @@ def _text(figures: dict[str, Any]) -> Iterator[str]:
             f"Beside what a seed does to all rows alike, the {called(metric)} varies by {share:.1f}% from seed to "
             "seed. The ratio is to the first row, with its interval of 95%."
         )
-    if compared:
+    if compared and len(compared) > 1:
         yield ""
         yield f"![Ratios of the {called(metric)}, with intervals of 95%]({name}.png)"
     others = [other for other in metrics_of(figures) if other != metric]
