@@ -93,7 +93,7 @@ def _text(figures: dict[str, Any]) -> Iterator[str]:
             f"Beside what a seed does to all rows alike, the {called(metric)} varies by {share:.1f}% from seed to "
             "seed. The ratio is to the first row, with its interval of 95%."
         )
-    if compared and len(compared) > 1:
+    if len(compared) > 1:
         yield ""
         yield f"![Ratios of the {called(metric)}, with intervals of 95%]({name}.png)"
     others = [other for other in metrics_of(figures) if other != metric]

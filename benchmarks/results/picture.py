@@ -18,6 +18,8 @@ from ebmkit.sampling import to_uint8
 BETTER, WORSE, SAME, INK = "#0072B2", "#D55E00", "#999999", "#333333"
 """Blue and vermilion stay apart for colour-blind eyes, and in grey."""
 SHOWN = 12
+COARSE, FINE = (0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20, 50), (0.8, 0.9, 1, 1.1, 1.2, 1.3)
+"""Ticks of ratios, and those of experiments whose rows differ little."""
 COLORS = {"better": BETTER, "worse": WORSE, "": SAME}
 
 
@@ -39,7 +41,8 @@ def draw_ratios(figures: dict[str, Any], path: Path) -> None:
         axis.plot([found.ratio], [place], "o", color=color, markersize=4)
     axis.axvline(1, color=INK, linewidth=0.8)
     axis.set_xscale("log")
-    ticks = [tick for tick in (0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20, 50) if _inside(tick, compared.values())]
+    coarse, fine = ([tick for tick in ticks if _inside(tick, compared.values())] for ticks in (COARSE, FINE))
+    ticks = coarse if len(coarse) > 2 else fine
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.minorticks_off()
     axis.set_yticks(range(len(names)), names, fontsize=8)
